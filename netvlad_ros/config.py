@@ -1,0 +1,171 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of the detector, once: default, unit, range and description.
+
+The ROS parameters (``group.name``), ``config/vpr.yaml``, the command line's options and the
+``config`` field of a report are all made from these dataclasses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+import math
+from typing import Any, Mapping, Optional, TypeVar, get_type_hints
+
+from netvlad_ros.errors import ConfigError
+
+T = TypeVar('T')
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = '',
+    minimum: Optional[float] = None,
+    maximum: Optional[float] = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Return a dataclass field that knows its unit, its range (inclusive) and its meaning."""
+    return field(
+        default=default,
+        metadata={
+            'description': description,
+            'unit': unit,
+            'minimum': minimum,
+            'maximum': maximum,
+            'choices': choices,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class DescriptorConfig:
+    """Which network turns an image into a vector, and where it runs."""
+
+    model: str = setting(
+        'default', "Model bundle: a file, or a name that 'netvlad models list' shows."
+    )
+    device: str = setting('auto', 'Where inference runs: auto, cpu, cuda or cuda:N.')
+    runtime: str = setting(
+        'auto',
+        'Inference engine; auto takes the fastest installed one that agrees with torch.',
+        choices=('auto', 'torch', 'onnx'),
+    )
+    precision: str = setting(
+        'auto',
+        'Arithmetic of the backbone; auto is fp16 on a GPU and fp32 on a CPU.',
+        choices=('auto', 'fp32', 'bf16', 'fp16'),
+    )
+    threads: int = setting(
+        0, 'CPU threads for inference, 0 leaves the choice to the engine.', minimum=0, maximum=256
+    )
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    """When a frame becomes a keyframe: enough motion, or enough time, since the last one."""
+
+    policy: str = setting(
+        'motion',
+        'motion keeps a frame after enough motion or time; every_frame keeps all.',
+        choices=('motion', 'every_frame'),
+    )
+    min_distance_m: float = setting(
+        0.5, 'Keep a frame after this much travel since the last keyframe.',
+        unit='m', minimum=0.0, maximum=1000.0,
+    )
+    min_angle_deg: float = setting(
+        15.0, 'Keep a frame after this much rotation since the last keyframe.',
+        unit='deg', minimum=0.0, maximum=180.0,
+    )
+    min_interval_s: float = setting(
+        0.1, 'Never keep two keyframes closer in time than this.',
+        unit='s', minimum=0.0, maximum=3600.0,
+    )
+    no_odom_interval_s: float = setting(
+        1.0, 'Without odometry, keep a frame after this much time.',
+        unit='s', minimum=0.0, maximum=3600.0,
+    )
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Which stored keyframes may match a query, and how alike they must be."""
+
+    max_candidates: int = setting(
+        5, 'Candidates taken from the index for each query.', minimum=1, maximum=1000
+    )
+    exclude_s: float = setting(
+        20.0, "Keyframes of the query's own session younger than this never match.",
+        unit='s', minimum=0.0, maximum=86400.0,
+    )
+    min_similarity: float = setting(
+        0.75, "Least similarity of a loop closure; 'netvlad evaluate' recommends one.",
+        minimum=-1.0, maximum=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """All settings of one ``LoopClosureDetector``."""
+
+    descriptor: DescriptorConfig = DescriptorConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
+    search: SearchConfig = SearchConfig()
+
+
+def validate(config: Any, prefix: str = '') -> None:
+    """Check every setting of a config dataclass against its range and choices.
+
+    :raises ConfigError: naming the setting, its value and what is allowed.
+    """
+    for item in fields(config):
+        value, name = getattr(config, item.name), f'{prefix}{item.name}'
+        if is_dataclass(value):
+            validate(value, f'{name}.')
+            continue
+        low, high = item.metadata.get('minimum'), item.metadata.get('maximum')
+        if choices := item.metadata.get('choices'):
+            if value not in choices:
+                raise ConfigError(f'{name} is {value!r}, allowed: {", ".join(choices)}')
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            too_low = low is not None and value < low
+            too_high = high is not None and value > high
+            if too_low or too_high or math.isnan(value):
+                raise ConfigError(f'{name} is {value!r}, allowed: {low} to {high}')
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as nested dicts of plain values."""
+    return asdict(config)
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
+    """Return a validated config of ``cls`` with the given nested values over the defaults.
+
+    :raises ConfigError: a name is unknown, or a value has the wrong type or range.
+    """
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(
+            f'unknown setting {prefix}{unknown[0]!s}, known: {", ".join(sorted(hints))}'
+        )
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f'{prefix}{name} must be a group of settings, got {value!r}')
+            changes[name] = from_dict(hint, value, f'{prefix}{name}.')
+            continue
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not hint:
+            raise ConfigError(f'{prefix}{name} must be {hint.__name__}, got {value!r}')
+        changes[name] = value
+    config = cls()
+    config = replace(config, **changes)  # type: ignore[type-var]
+    validate(config, prefix)
+    return config
