@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+import sys
+
+from setuptools import find_packages, setup
+
+# colcon runs a link to this file from its build folder.
+SOURCE = Path(__file__).resolve().parent
+NAME = 'netvlad_ros'
+SHARE = f'share/{NAME}'
+COMMANDS = ('bench', 'evaluate', 'play', 'simulate')
+
+# `ros2 run netvlad_ros evaluate` finds these below lib/; pip would put them on everyone's PATH,
+# so they are made only when colcon drives setup.py.
+is_colcon = bool({'install', 'develop'} & set(sys.argv))
+scripts = [f'netvlad = {NAME}.cli.main:main', f'vpr_node = {NAME}.ros.node:main']
+if is_colcon:
+    scripts += [f'{command} = {NAME}.cli.main:main_by_name' for command in COMMANDS]
+
+
+def files(folder: str, *patterns: str) -> list[str]:
+    return sorted(str(path) for pattern in patterns for path in Path(folder).glob(pattern))
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Visual place recognition for robots: NetVLAD, faiss and ROS 2',
+    long_description=(SOURCE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='netvlad_ros authors',
+    maintainer='netvlad_ros authors',
+    maintainer_email='maintainers@users.noreply.example.org',
+    license='Apache-2.0',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'{NAME}/resource/{NAME}']),
+        (SHARE, ['package.xml']),
+        (f'{SHARE}/launch', files('launch', '*.launch.py')),
+        (f'{SHARE}/config', files('config', '*')),
+        (f'{SHARE}/models', files('models', '*.yaml', '*.md', '*.safetensors')),
+    ],
+    python_requires='>=3.10',
+    install_requires=[
+        'faiss-cpu',
+        'matplotlib',
+        'numpy',
+        'opencv-python-headless',
+        'pyyaml',
+        'rosbags',
+        'rosbags-image',
+        'safetensors',
+        'scipy',
+        'torch',
+        'torchvision',
+        'tqdm',
+    ],
+    extras_require={
+        'simulation': ['pyvista'],
+        'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
+    },
+    zip_safe=False,
+    entry_points={'console_scripts': scripts},
+)
