@@ -107,12 +107,96 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class ConsistencyConfig:
+    """Evidence from more than one query, and from odometry where it is trusted."""
+
+    neighbourhood_keyframes: int = setting(
+        5, 'Keyframes this close in order to a match show the same place.',
+        unit='keyframes', minimum=1, maximum=1000,
+    )
+    neighbourhood_m: float = setting(
+        3.0, 'Keyframes this close to a match in odometry show the same place.',
+        unit='m', minimum=0.0, maximum=1000.0,
+    )
+    min_support: int = setting(
+        3, 'A closure is CONSISTENT when this many consecutive queries agree; 1 asks for none.',
+        unit='queries', minimum=1, maximum=100,
+    )
+    max_misses: int = setting(
+        2, 'Support starts anew after this many consecutive queries without agreement.',
+        unit='queries', minimum=1, maximum=100,
+    )
+    sequence_length: int = setting(
+        1, 'Search with this many consecutive descriptors together; 1 uses the newest alone.',
+        unit='keyframes', minimum=1, maximum=50,
+    )
+    stationary_distance_m: float = setting(
+        0.2, 'No further closure until the robot moved this far or turned; 0 repeats them.',
+        unit='m', minimum=0.0, maximum=100.0,
+    )
+    stationary_angle_deg: float = setting(
+        10.0, 'No further closure until the robot turned this much or moved; 0 repeats them.',
+        unit='deg', minimum=0.0, maximum=180.0,
+    )
+    gate_drift: float = setting(
+        0.0, 'Reject a closure that odometry rules out, with this drift per metre; 0 turns it off.',
+        minimum=0.0, maximum=1.0,
+    )
+    gate_base_m: float = setting(
+        5.0, 'Distance the odometry gate always allows, in addition to drift.',
+        unit='m', minimum=0.0, maximum=1000.0,
+    )
+
+
+@dataclass(frozen=True)
+class VerificationConfig:
+    """Local features, robust geometry, and how much of both makes a closure VERIFIED."""
+
+    enabled: bool = setting(True, 'Check the geometry of closures and measure their pose.')
+    features: str = setting(
+        'rootsift', 'Local features; orb is faster and weaker.', choices=('rootsift', 'orb')
+    )
+    max_features: int = setting(
+        1000, 'Local features kept per keyframe.', minimum=50, maximum=10000
+    )
+    enlarge_below_px: int = setting(
+        400, 'Images narrower than this are enlarged before features are found; 0 never.',
+        unit='px', minimum=0, maximum=4000,
+    )
+    max_candidates: int = setting(
+        5, 'Candidates checked for each query; the best by geometry wins.',
+        minimum=1, maximum=100,
+    )
+    match_ratio: float = setting(
+        0.8, 'A match is kept when the second best is this much farther (Lowe).',
+        minimum=0.1, maximum=1.0,
+    )
+    max_error_px: float = setting(
+        1.5, 'Reprojection or epipolar error of an inlier, in pixels of the image given.',
+        unit='px', minimum=0.1, maximum=100.0,
+    )
+    min_inliers: int = setting(
+        15, 'Inliers that a VERIFIED closure needs at least.', minimum=5, maximum=10000
+    )
+    min_score: float = setting(
+        0.0, "Verification score that a VERIFIED closure needs; 'netvlad evaluate' recommends one.",
+        minimum=0.0, maximum=1e6,
+    )
+    time_budget_s: float = setting(
+        0.5, 'A check that takes longer ends as REJECTED with the reason TIME_BUDGET.',
+        unit='s', minimum=0.001, maximum=60.0,
+    )
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """All settings of one ``LoopClosureDetector``."""
 
     descriptor: DescriptorConfig = DescriptorConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     search: SearchConfig = SearchConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
+    verification: VerificationConfig = VerificationConfig()
 
 
 def validate(config: Any, prefix: str = '') -> None:

@@ -145,6 +145,8 @@ class LoopClosure:
         metres if METRIC, unit length if UP_TO_SCALE, zero translation if ROTATION_ONLY.
     :param covariance: (6, 6) of the pose (x, y, z, rotation about X, Y, Z) as in
         geometry_msgs/PoseWithCovariance; m^2 and rad^2.
+    :param verification_score: one number that ranks closures after geometry, larger is surer;
+        NaN before verification. ``loop_closure/verification.py`` says what it is made of.
     :param latency_ns: from the arrival of the query frame to this decision.
     """
 
@@ -164,4 +166,5 @@ class LoopClosure:
     covariance: Optional[FloatArray] = None
     num_matches: int = 0
     num_inliers: int = 0
+    verification_score: float = math.nan
     latency_ns: int = 0
