@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Drive the one pipeline over a recording and keep what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+import resource
+import sys
+import time
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from netvlad_ros.config import DetectorConfig
+from netvlad_ros.descriptor import Descriptor
+from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation.sources import Source
+from netvlad_ros.keyframes import KeyframeMap
+from netvlad_ros.loop_closure.detector import LoopClosureDetector
+from netvlad_ros.types import (
+    Candidate,
+    Float32Array,
+    Frame,
+    Keyframe,
+    LoopClosure,
+    UInt8Array,
+)
+
+# Judging must not depend on how busy the machine is: no check is cut short.
+_NO_TIME_BUDGET_S = 60.0
+_PICTURE_WIDTH_PX = 320
+_JPEG_QUALITY = 85
+
+Progress = Callable[[Iterable[Frame], Optional[int], str, str], Iterator[Frame]]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What the detector made of a recording; index i is the i-th keyframe.
+
+    :param frame_indices: of the keyframes among the frames read.
+    :param candidates: by keyframe, whatever the threshold, best first.
+    :param closures: in their final state, by query and rank.
+    :param descriptors: (N, D) float32 unit rows.
+    :param pictures: reduced JPEGs of the keyframes, to look at.
+    :param latency_ms: by step, one value per keyframe.
+    """
+
+    model_id: str
+    config: DetectorConfig
+    keyframes: tuple[Keyframe, ...]
+    frame_indices: tuple[int, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
+    closures: tuple[LoopClosure, ...]
+    descriptors: Float32Array
+    pictures: tuple[bytes, ...]
+    frames: int
+    skipped: Mapping[str, int]
+    skipped_examples: Mapping[str, str]
+    latency_ms: Mapping[str, list[float]]
+    wall_s: float
+    peak_rss_mb: float
+
+    @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        """Stamps of the keyframes."""
+        return tuple(keyframe.stamp_ns for keyframe in self.keyframes)
+
+    @property
+    def index_of(self) -> dict[int, int]:
+        """Index of each keyframe id."""
+        return {keyframe.id: index for index, keyframe in enumerate(self.keyframes)}
+
+
+def replay(
+    source: Source,
+    descriptor: Descriptor,
+    config: DetectorConfig,
+    map_path: Path | None = None,
+    progress: Progress | None = None,
+    watch: Callable[[int, Frame], None] | None = None,
+) -> Replay:
+    """Run the detector over every frame of a source, in order, in this thread.
+
+    :param map_path: keep the map here; None holds it in memory.
+    :param progress: as ``netvlad_ros.cli.progress.progress``.
+    :param watch: is shown each keyframe's index and frame.
+    :raises InputError: the source is damaged, or no frame of it became a keyframe.
+    """
+    verification = replace(config.verification, time_budget_s=_NO_TIME_BUDGET_S)
+    config = replace(config, verification=verification)
+    started = time.perf_counter()
+    keyframes: list[Keyframe] = []
+    frame_indices: list[int] = []
+    candidates: list[tuple[Candidate, ...]] = []
+    descriptors: list[Float32Array] = []
+    pictures: list[bytes] = []
+    latency_ms: dict[str, list[float]] = {}
+    frames, last_stamp_ns, not_newer = 0, None, 0
+    with KeyframeMap.open(map_path, descriptor.model_id, descriptor.dim, config.map) as store:
+        store.begin_session(source.name, source.camera)
+        detector = LoopClosureDetector(descriptor, store, config)
+        stream: Iterable[Frame] = source.frames()
+        if progress is not None:
+            stream = progress(stream, source.frame_count, 'frame', source.name)
+        for frame in stream:
+            frames += 1
+            if last_stamp_ns is not None and frame.stamp_ns <= last_stamp_ns:
+                not_newer += 1
+                continue
+            last_stamp_ns = frame.stamp_ns
+            detection = detector.process(frame)
+            for step, value in detection.latency_ms.items():
+                latency_ms.setdefault(step, []).append(value)
+            if detection.keyframe is None or detection.descriptor is None:
+                continue
+            if watch is not None:
+                watch(len(keyframes), frame)
+            keyframes.append(detection.keyframe)
+            frame_indices.append(frames - 1)
+            candidates.append(detection.candidates)
+            descriptors.append(detection.descriptor)
+            pictures.append(picture_jpeg(frame.image_rgb))
+        closures = sorted(store.closures(), key=lambda c: (c.query.id, c.rank))
+    if not keyframes:
+        raise InputError(f'{source.path} has no usable image: {dict(source.skipped.counts)}')
+    skipped = dict(source.skipped.counts)
+    if not_newer:
+        skipped['stamp not newer than the last'] = not_newer
+    return Replay(
+        model_id=descriptor.model_id,
+        config=config,
+        keyframes=tuple(keyframes),
+        frame_indices=tuple(frame_indices),
+        candidates=tuple(candidates),
+        closures=tuple(closures),
+        descriptors=np.stack(descriptors),
+        pictures=tuple(pictures),
+        frames=frames,
+        skipped=dict(sorted(skipped.items())),
+        skipped_examples=dict(source.skipped.examples),
+        latency_ms=latency_ms,
+        wall_s=time.perf_counter() - started,
+        peak_rss_mb=peak_rss_mb(),
+    )
+
+
+def picture_jpeg(image_rgb: UInt8Array) -> bytes:
+    """Return an image as a JPEG of at most 320 pixels width."""
+    height, width = image_rgb.shape[:2]
+    if width > _PICTURE_WIDTH_PX:
+        size = (_PICTURE_WIDTH_PX, max(1, round(height * _PICTURE_WIDTH_PX / width)))
+        image_rgb = np.asarray(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA))
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return bytes(data)
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6

@@ -1,0 +1,270 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings that are ROS 2 bags (MCAP or SQLite), read without ROS in one pass."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+import logging
+from pathlib import Path
+from typing import Any, Optional
+import zlib
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation.sources import SkipCounts, Topics
+from netvlad_ros.evaluation.truth import GroundTruth, PoseTrack
+from netvlad_ros.geometry import pose_from_xyz_quat
+from netvlad_ros.image_messages import depth_from_message, image_from_message
+from netvlad_ros.odometry_buffer import NS_PER_S, OdometryBuffer
+from netvlad_ros.types import Camera, Float32Array, FloatArray, Frame
+
+logger = logging.getLogger(__name__)
+
+_IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+_ODOM_TYPE = 'nav_msgs/msg/Odometry'
+_TF_TYPE = 'tf2_msgs/msg/TFMessage'
+# An image waits this long for the odometry and depth of its stamp, as in the node.
+_MAX_WAIT_NS = NS_PER_S // 2
+# Depth belongs to an image if their stamps differ by less than this.
+_DEPTH_TOLERANCE_NS = NS_PER_S // 50
+# What rosbags raises for a file that is cut short or overwritten.
+_DAMAGE = (AnyReaderError, OSError, ValueError, KeyError, IndexError, EOFError, AssertionError,
+           zlib.error, RuntimeError)
+
+
+class BagSource:
+    """A rosbag2 folder, or a single .mcap or .db3 file.
+
+    :raises InputError: the bag is damaged, or has not the topics that are needed.
+    """
+
+    def __init__(self, path: Path, topics: Topics) -> None:
+        self.path = path
+        self.name = path.resolve().stem
+        self.protocol: Mapping[str, Any] = {}
+        self.skipped = SkipCounts()
+        self.ground_truth = GroundTruth()
+        with self._open() as reader:
+            self._types = {name: info.msgtype or '' for name, info in reader.topics.items()}
+            self.topics = self._choose(topics)
+            self.frame_count = reader.topics[self.topics.image].msgcount
+            self.camera = self._read_camera(reader)
+
+    @contextmanager
+    def _open(self) -> Iterator[AnyReader]:
+        """Open the bag and turn what damage does to rosbags into one error."""
+        try:
+            store = get_typestore(Stores.LATEST)
+            with AnyReader([self.path], default_typestore=store) as reader:
+                yield reader
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            text = ' '.join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f'bag {self.path} is damaged or cut short ({text}); '
+                "'ros2 bag reindex' or 'mcap recover' may save it"
+            ) from error
+
+    def _choose(self, asked: Topics) -> Topics:
+        """Return the topics to read: those asked for, the usual names, or the only of a type."""
+        ground_truth = self._pick(asked.ground_truth, ('/ground_truth/odom',), (_ODOM_TYPE,), True)
+        image = self._pick(asked.image, ('/image', '/image/compressed'), _IMAGE_TYPES)
+        if not image:
+            have = [name for name in self._types if self._types[name] in _IMAGE_TYPES]
+            detail = f'several image topics: {", ".join(have)}' if have else 'no image topic'
+            raise InputError(
+                f'{self.path} has {detail}; choose with --image-topic. {self._have()}'
+            )
+        if self._types[image] not in _IMAGE_TYPES:
+            raise InputError(f'{image!r} is {self._types[image]}, not an image. {self._have()}')
+        info_type = ('sensor_msgs/msg/CameraInfo',)
+        return Topics(
+            image=image,
+            camera_info=self._pick(asked.camera_info, ('/camera_info',), info_type),
+            odom=self._pick(asked.odom, ('/odom',), (_ODOM_TYPE,), leave_out=(ground_truth,)),
+            depth=self._pick(asked.depth, ('/depth',), _IMAGE_TYPES, True),
+            ground_truth=ground_truth,
+        )
+
+    def _pick(
+        self,
+        asked: str,
+        usual: tuple[str, ...],
+        types: tuple[str, ...],
+        by_name_only: bool = False,
+        leave_out: tuple[str, ...] = (),
+    ) -> str:
+        if asked:
+            for name in (asked, f'/{asked}'):
+                if name in self._types:
+                    return name
+            raise InputError(f'{self.path} has no topic {asked!r}. {self._have()}')
+        for name in usual:
+            if self._types.get(name) in types:
+                return name
+        if by_name_only:
+            return ''
+        fitting = [n for n, kind in self._types.items() if kind in types and n not in leave_out]
+        return fitting[0] if len(fitting) == 1 else ''
+
+    def _have(self) -> str:
+        return 'It has: ' + ', '.join(f'{n} ({k})' for n, k in sorted(self._types.items()))
+
+    def _read_camera(self, reader: AnyReader) -> Camera:
+        image = next(self._messages(reader, [self.topics.image]), None)
+        frame_id = image[1].header.frame_id if image else ''
+        camera = Camera(name=frame_id or 'camera', frame_id=frame_id or 'camera_optical')
+        if self.topics.camera_info:
+            info = next(self._messages(reader, [self.topics.camera_info]), None)
+            camera = _with_calibration(camera, info[1]) if info else camera
+        odometry = self.topics.ground_truth or self.topics.odom
+        sample = next(self._messages(reader, [odometry]), None) if odometry else None
+        base = sample[1].child_frame_id if sample else 'base_link'
+        statics = [n for n, kind in self._types.items()
+                   if kind == _TF_TYPE and n.endswith('tf_static')]
+        edges = {
+            transform.child_frame_id.lstrip('/'): transform
+            for _, message in (self._messages(reader, statics) if statics else ())
+            for transform in message.transforms
+        }
+        return replace(camera, T_base_camera=_chain(edges, base, camera.frame_id))
+
+    def _messages(self, reader: AnyReader, topics: list[str]) -> Iterator[tuple[str, Any]]:
+        connections = [c for c in reader.connections if c.topic in topics]
+        if not connections:
+            return
+        for connection, _, raw in reader.messages(connections):
+            yield connection.topic, reader.deserialize(raw, connection.msgtype)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames with odometry and depth of their stamps.
+
+        A damaged image or pose is counted and left out; a frame whose odometry does not come is
+        yielded without a pose.
+
+        :raises InputError: the bag itself is damaged.
+        """
+        self.skipped = SkipCounts()
+        odometry, depths = OdometryBuffer(), deque[tuple[int, Any]](maxlen=64)
+        waiting: deque[tuple[int, Any]] = deque()
+        truth: list[tuple[int, FloatArray]] = []
+        wanted = [t for t in vars(self.topics).values() if t and t != self.topics.camera_info]
+        with self._open() as reader:
+            for topic, message in self._messages(reader, wanted):
+                stamp = message.header.stamp
+                stamp_ns = stamp.sec * NS_PER_S + stamp.nanosec
+                if topic == self.topics.image:
+                    waiting.append((stamp_ns, message))
+                elif topic == self.topics.depth:
+                    depths.append((stamp_ns, message))
+                elif topic == self.topics.odom:
+                    self._take_odometry(odometry, stamp_ns, message)
+                if topic == self.topics.ground_truth:
+                    self._take_truth(truth, stamp_ns, message)
+                while waiting and self._is_served(waiting[0][0], stamp_ns, odometry, depths):
+                    yield from self._frame(*waiting.popleft(), odometry, depths)
+            while waiting:
+                yield from self._frame(*waiting.popleft(), odometry, depths)
+        truth.sort(key=lambda item: item[0])
+        if truth:
+            stamps_ns = np.asarray([item[0] for item in truth], dtype=np.int64)
+            poses = np.stack([item[1] for item in truth])
+            self.ground_truth = GroundTruth(poses=PoseTrack(stamps_ns, poses, frame='base'))
+
+    def _is_served(
+        self, image_ns: int, now_ns: int, odometry: OdometryBuffer, depths: deque[tuple[int, Any]]
+    ) -> bool:
+        if now_ns - image_ns > _MAX_WAIT_NS or now_ns < image_ns - _MAX_WAIT_NS:
+            return True
+        has_odometry = not self.topics.odom or (odometry.newest_ns or 0) >= image_ns
+        return has_odometry and (
+            not self.topics.depth
+            or any(stamp_ns > image_ns - _DEPTH_TOLERANCE_NS for stamp_ns, _ in depths)
+        )
+
+    def _frame(
+        self, stamp_ns: int, message: Any, odometry: OdometryBuffer, depths: deque[tuple[int, Any]]
+    ) -> Iterator[Frame]:
+        try:
+            image_rgb = image_from_message(message)
+        except InputError as error:
+            self.skipped.add('damaged image', str(error))
+            return
+        T_odom_base = odometry.pose_at(stamp_ns)
+        if T_odom_base is None and self.topics.odom:
+            self.skipped.add('no odometry at the stamp (image kept)', f'stamp {stamp_ns} ns')
+        depth_m = self._depth(stamp_ns, depths)
+        yield Frame(stamp_ns, image_rgb, self.camera, T_odom_base, depth_m)
+
+    def _depth(self, stamp_ns: int, depths: deque[tuple[int, Any]]) -> Optional[Float32Array]:
+        if not depths:
+            return None
+        nearest_ns, message = min(depths, key=lambda item: abs(item[0] - stamp_ns))
+        if abs(nearest_ns - stamp_ns) >= _DEPTH_TOLERANCE_NS:
+            return None
+        try:
+            return depth_from_message(message)
+        except InputError as error:
+            self.skipped.add('damaged depth (image kept)', str(error))
+            return None
+
+    def _take_odometry(self, odometry: OdometryBuffer, stamp_ns: int, message: Any) -> None:
+        xyz, quat_xyzw = _pose_parts(message.pose.pose)
+        try:
+            if not odometry.add(stamp_ns, xyz, quat_xyzw):
+                self.skipped.add('odometry stamp jumped back', f'stamp {stamp_ns} ns')
+        except InputError as error:
+            self.skipped.add('damaged odometry pose', str(error))
+
+    def _take_truth(
+        self, truth: list[tuple[int, FloatArray]], stamp_ns: int, message: Any
+    ) -> None:
+        try:
+            truth.append((stamp_ns, pose_from_xyz_quat(*_pose_parts(message.pose.pose))))
+        except InputError as error:
+            self.skipped.add('damaged true pose', str(error))
+
+
+def _pose_parts(pose: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    p, q = pose.position, pose.orientation
+    return (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)
+
+
+def _with_calibration(camera: Camera, info: Any) -> Camera:
+    """Return the camera with the intrinsics of a CameraInfo; K of zeros means uncalibrated."""
+    K = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
+    return replace(
+        camera,
+        size_wh=(int(info.width), int(info.height)),
+        K=K if K[0, 0] > 0 else None,
+        distortion_model=str(info.distortion_model),
+        distortion=np.asarray(info.d, dtype=np.float64),
+    )
+
+
+def _chain(edges: Mapping[str, Any], base: str, camera: str) -> Optional[FloatArray]:
+    """Return T_base_camera from static transforms by child frame; None if they do not connect."""
+    base, frame = base.lstrip('/'), camera.lstrip('/')
+    T = np.eye(4)
+    for _ in range(len(edges) + 1):
+        if frame == base:
+            return T
+        if frame not in edges:
+            return None
+        transform = edges[frame].transform
+        t, q = transform.translation, transform.rotation
+        try:
+            T = pose_from_xyz_quat((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)) @ T
+        except InputError as error:
+            logger.warning('static transform to %s is broken: %s', frame, error)
+            return None
+        frame = edges[frame].header.frame_id.lstrip('/')
+    return None
