@@ -139,7 +139,7 @@ class ConsistencyConfig:
         unit='deg', minimum=0.0, maximum=180.0,
     )
     gate_drift: float = setting(
-        0.0, 'Reject a closure that odometry rules out, with this drift per metre; 0 turns it off.',
+        0.0, 'Reject what odometry rules out with this drift per metre; 0 turns the gate off.',
         minimum=0.0, maximum=1.0,
     )
     gate_base_m: float = setting(
@@ -158,6 +158,10 @@ class VerificationConfig:
     )
     max_features: int = setting(
         1000, 'Local features kept per keyframe.', minimum=50, maximum=10000
+    )
+    feature_width_px: int = setting(
+        480, 'Wider images are reduced to this width before features are found; 0 never.',
+        unit='px', minimum=0, maximum=10000,
     )
     enlarge_below_px: int = setting(
         400, 'Images narrower than this are enlarged before features are found; 0 never.',
@@ -179,12 +183,63 @@ class VerificationConfig:
         15, 'Inliers that a VERIFIED closure needs at least.', minimum=5, maximum=10000
     )
     min_score: float = setting(
-        0.0, "Verification score that a VERIFIED closure needs; 'netvlad evaluate' recommends one.",
+        0.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
         minimum=0.0, maximum=1e6,
     )
     time_budget_s: float = setting(
         0.5, 'A check that takes longer ends as REJECTED with the reason TIME_BUDGET.',
         unit='s', minimum=0.001, maximum=60.0,
+    )
+
+
+@dataclass(frozen=True)
+class PlaceConfig:
+    """How large a place is."""
+
+    radius_m: float = setting(
+        2.0, 'Without a match, keyframes this near the one that opened a place belong to it.',
+        unit='m', minimum=0.0, maximum=1000.0,
+    )
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """How the map keeps keyframes and how it searches them."""
+
+    durability: str = setting(
+        'normal',
+        'What a stored keyframe survives: normal the end of the process (kill -9), full a power cut.',
+        choices=('normal', 'full'),
+    )
+    dtype: str = setting(
+        'float32',
+        'Storage of descriptors in a new map; float16 halves the disk and costs no recall.',
+        choices=('float32', 'float16'),
+    )
+    index: str = setting(
+        'auto',
+        'exact compares with every keyframe; ivf_int8 and ivf_pq look at the nearest clusters of '
+        'compressed codes and rank the best again exactly; auto chooses from the budgets below.',
+        choices=('auto', 'exact', 'ivf_int8', 'ivf_pq'),
+    )
+    memory_budget_mb: float = setting(
+        1024.0, 'Memory that the index may take; auto compresses beyond it.',
+        unit='MB', minimum=1.0, maximum=1e6,
+    )
+    latency_budget_ms: float = setting(
+        50.0, 'Time that one search may take; auto stops comparing with every keyframe beyond it.',
+        unit='ms', minimum=0.1, maximum=1e5,
+    )
+    threads: int = setting(
+        0, 'CPU threads of one search, 0 takes all cores.', minimum=0, maximum=256
+    )
+    visit_gap_s: float = setting(
+        20.0, 'A keyframe this much younger than the last one of its place is a new visit.',
+        unit='s', minimum=0.0, maximum=86400.0,
+    )
+    thumbnail_px: int = setting(
+        320, 'Longer side of the stored JPEG of each keyframe, 0 stores none.',
+        unit='px', minimum=0, maximum=4096,
     )
 
 
@@ -195,6 +250,8 @@ class DetectorConfig:
     descriptor: DescriptorConfig = DescriptorConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     search: SearchConfig = SearchConfig()
+    map: MapConfig = MapConfig()
+    places: PlaceConfig = PlaceConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
     verification: VerificationConfig = VerificationConfig()
 

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Start the place-recognition node on a robot's camera and odometry."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+import yaml
+
+REMAPPINGS = {
+    'image': ('image_topic', 'Camera images (compressed: the topic without /compressed).'),
+    'camera_info': ('camera_info_topic', 'Calibration of that camera.'),
+    'odom': ('odom_topic', 'nav_msgs/Odometry of the robot.'),
+    'depth': ('depth_topic', 'Depth registered to the image, optional.'),
+}
+# An argument that is not given leaves the parameter to params_file.
+PARAMETERS = {
+    'image_transport': ('image_transport', 'How images come.', ['', 'raw', 'compressed']),
+    'descriptor.model': ('model', 'Model bundle: a file or a name.', None),
+    'descriptor.device': ('device', 'auto, cpu, cuda or cuda:N.', None),
+    'map_path': ('map_path', "The map's folder, made if absent; without it, memory only.", None),
+    'use_sim_time': ('use_sim_time', 'Take time from /clock.', ['', 'true', 'false']),
+}
+LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
+
+
+def start_node(context):
+    given = {
+        parameter: context.launch_configurations[argument]
+        for parameter, (argument, _, _) in PARAMETERS.items()
+        if context.launch_configurations[argument]
+    }
+    if 'use_sim_time' in given:
+        given['use_sim_time'] = yaml.safe_load(given['use_sim_time'])
+    return [
+        Node(
+            package='netvlad_ros',
+            executable='vpr_node',
+            name='vpr',
+            namespace=LaunchConfiguration('namespace'),
+            output='screen',
+            parameters=[LaunchConfiguration('params_file'), given],
+            remappings=[
+                (topic, LaunchConfiguration(argument))
+                for topic, (argument, _) in REMAPPINGS.items()
+            ],
+            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        )
+    ]
+
+
+def generate_launch_description():
+    arguments = [
+        DeclareLaunchArgument(argument, default_value=topic, description=text)
+        for topic, (argument, text) in REMAPPINGS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument(argument, default_value='', description=text, choices=choices)
+        for argument, text, choices in PARAMETERS.values()
+    ]
+    arguments += [
+        DeclareLaunchArgument(
+            'namespace', default_value='', description='Namespace of the node and its topics.'
+        ),
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=PathJoinSubstitution(
+                [FindPackageShare('netvlad_ros'), 'config', 'vpr.yaml']
+            ),
+            description='Parameters of the node; arguments that are given win over it.',
+        ),
+        DeclareLaunchArgument(
+            'log_level', default_value='info', description='Least severity.', choices=LOG_LEVELS
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])

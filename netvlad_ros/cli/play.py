@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Publish a rosbag over ROS 2 at its own pace.
+
+examples:
+  netvlad play drive_bag
+  netvlad play drive_bag --rate 2 --clock
+  netvlad play drive_bag --topics /image/compressed /odom --wait-for /image/compressed
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from netvlad_ros.cli.progress import progress
+from netvlad_ros.errors import InputError, NetvladError
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f'must be above 0, got {text}')
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``netvlad play``."""
+    parser.add_argument('bag', type=Path, help='rosbag2 folder, or an .mcap or .db3 file')
+    parser.add_argument(
+        '--rate', type=_positive, default=1.0, help='speed, 1 is that of the recording'
+    )
+    parser.add_argument('--clock', action='store_true', help="publish the bag's time on /clock")
+    parser.add_argument('--topics', nargs='+', default=[], help='play these only')
+    parser.add_argument(
+        '--wait-for', nargs='+', default=[], metavar='TOPIC',
+        help='start when each of these topics has a subscriber',
+    )
+    parser.add_argument(
+        '--wait-s', type=_positive, default=30.0, help='longest wait for subscribers, seconds'
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Play the bag and print what was sent."""
+    if not args.bag.exists():
+        raise InputError(f'no bag at {args.bag}')
+    try:
+        import rclpy
+        from rclpy.context import Context
+        from rclpy.signals import SignalHandlerOptions
+    except ImportError as error:
+        raise NetvladError(
+            f'ROS 2 is not installed here ({error}): run scripts/setup.sh or source your ROS'
+        ) from error
+    from netvlad_ros.ros.player import PlayOptions, play_bag
+
+    options = PlayOptions(
+        args.rate, args.clock, tuple(args.topics), tuple(args.wait_for), args.wait_s
+    )
+    context = Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.ALL)
+    try:
+        summary = play_bag(args.bag, options, context, progress)
+    finally:
+        context.try_shutdown()
+    count = sum(summary.messages.values())
+    print(f'played {count} messages of {len(summary.messages)} topics in {summary.wall_s:.1f} s')
+    for topic, reason in summary.skipped.items():
+        print(f'left out {topic}: {reason}')
+    return {
+        'messages': summary.messages,
+        'skipped': summary.skipped,
+        'wall_s': summary.wall_s,
+    }

@@ -1,0 +1,350 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node ``vpr``: images and odometry in, loop closures and place ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import importlib
+import threading
+import time
+from typing import Any, Optional
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry, Path
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
+
+from netvlad_msgs.msg import KeyframeDescriptor, LoopClosureArray, PlaceId
+from netvlad_ros.config import DetectorConfig
+from netvlad_ros.descriptor import Descriptor, load_descriptor
+from netvlad_ros.errors import NetvladError
+from netvlad_ros.keyframes import KeyframeMap
+from netvlad_ros.loop_closure.detector import Detection, LoopClosureDetector
+from netvlad_ros.ros import parameters, qos
+from netvlad_ros.ros.conversions import (
+    closures_to_msg,
+    descriptor_to_msg,
+    place_to_msg,
+    stamp_ns_from_msg,
+)
+from netvlad_ros.ros.health import Health
+from netvlad_ros.ros.intake import ImageArrival, Intake
+from netvlad_ros.ros.latest_worker import LatestWorker
+from netvlad_ros.ros.log_bridge import forward_logging
+from netvlad_ros.ros.services import MapServices
+from netvlad_ros.ros.visualization import Trace
+from netvlad_ros.types import Camera, Frame
+
+NS_PER_S = 1_000_000_000
+DRAWING_PERIOD_S = 1.0
+
+
+class VprNode(LifecycleNode):
+    """Recognises places in a robot's camera images.
+
+    Weights and map are loaded on configure, images are served while active, and all memory is
+    given back on cleanup. Inference runs in a thread of its own on the newest image.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('vpr', **kwargs)
+        parameters.declare(self, parameters.NodeConfig())
+        parameters.declare(self, DetectorConfig())
+        self.health = Health(self.get_logger().warning)
+        self.descriptor: Optional[Descriptor] = None
+        self.detector: Optional[LoopClosureDetector] = None
+        # Held by whoever uses the detector: the worker for a frame, a service for its answer.
+        self.detector_lock = threading.Lock()
+        self.node_config = parameters.NodeConfig()
+        self.detector_config = DetectorConfig()
+        self.paused = False
+        self._intake: Optional[Intake] = None
+        self._worker: Optional[LatestWorker[ImageArrival]] = None
+        self._trace = Trace()
+        self._last_stamp_ns: Optional[int] = None
+        self._inputs: list[Any] = []
+        self._timers: list[Any] = []
+        self._services: Optional[MapServices] = None
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load the model, open the map, make the publishers."""
+        try:
+            self.node_config = parameters.read(self, parameters.NodeConfig)
+            self.detector_config = parameters.read(self, DetectorConfig)
+            self.descriptor = load_descriptor(self.detector_config.descriptor)
+            self.open_map(self.node_config.map_path, self.node_config.read_only)
+        except NetvladError as error:
+            self.get_logger().error(f'cannot configure: {error}')
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._make_publishers()
+        self._services = MapServices(self)
+        self.get_logger().info(f'model {self.descriptor.model_id}: {self.descriptor.describe()}')
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the worker."""
+        result = super().on_activate(state)
+        config = self.node_config
+        self._intake = Intake(self.health, config.max_odom_wait_s, config.max_depth_gap_s)
+        self._worker = LatestWorker(self._serve, 'vpr_worker')
+        self._subscribe(self._intake)
+        # Steady clock: diagnostics must go on while simulated time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [
+            self.create_timer(config.diagnostics_period_s, self._publish_diagnostics, clock=steady),
+            self.create_timer(DRAWING_PERIOD_S, self._publish_drawing, clock=steady),
+        ]
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop serving images; model and map stay loaded."""
+        self._stop_serving()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the map and free the model."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop, close and free everything."""
+        self._stop_serving()
+        self._release()
+        return super().on_shutdown(state)
+
+    def open_map(self, path: str, read_only: bool) -> None:
+        """Open a map, begin a session in it and then let go of the present one.
+
+        :raises MapError: it cannot be opened; the present map stays.
+        """
+        assert self.descriptor is not None
+        keyframe_map = KeyframeMap.open(
+            path or None,
+            self.descriptor.model_id,
+            self.descriptor.dim,
+            self.detector_config.map,
+            read_only=read_only,
+        )
+        keyframe_map.begin_session(self.node_config.session_name)
+        previous = self.detector
+        self.detector = LoopClosureDetector(self.descriptor, keyframe_map, self.detector_config)
+        if previous is not None:
+            previous.keyframe_map.close()
+
+    def begin_session(self) -> None:
+        """Begin a new session in the present map: earlier stamps no longer hide any keyframe."""
+        assert self.detector is not None
+        self.detector.keyframe_map.begin_session(self.node_config.session_name)
+        self.detector.new_session()
+        self._last_stamp_ns = None
+
+    def close(self) -> None:
+        """Stop and free everything, whatever state the node is in."""
+        self._stop_serving()
+        self._release()
+
+    def _stop_serving(self) -> None:
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._timers, self._inputs = [], []
+        if self._intake is not None:
+            self._intake.close()
+        if self._worker is not None:
+            self.health.count('frames dropped, a newer one came', self._worker.dropped)
+            self._worker.stop()
+        self._worker = self._intake = None
+
+    def _release(self) -> None:
+        if self._services is not None:
+            self._services.destroy()
+        if self.detector is not None:
+            self.detector.keyframe_map.close()
+        self._services = self.detector = self.descriptor = None
+
+    # Topics
+
+    def _make_publishers(self) -> None:
+        def publisher(message_type: Any, topic: str, profile: Any) -> Any:
+            return self.create_lifecycle_publisher(
+                message_type, topic, profile, qos_overriding_options=qos.OVERRIDABLE
+            )
+
+        self._closures_out = publisher(LoopClosureArray, 'loop_closures', qos.RESULT_QOS)
+        self._place_out = publisher(PlaceId, 'place_id', qos.RESULT_QOS)
+        self._path_out = publisher(Path, 'keyframes', qos.LATCHED_QOS)
+        self._markers_out = publisher(MarkerArray, 'loop_closure_markers', qos.LATCHED_QOS)
+        self._diagnostics_out = publisher(DiagnosticArray, '/diagnostics', qos.RESULT_QOS)
+        self._descriptor_out = None
+        if self.node_config.publish_descriptors:
+            self._descriptor_out = publisher(
+                KeyframeDescriptor, 'keyframe_descriptor', qos.RESULT_QOS
+            )
+
+    def _subscribe(self, intake: Intake) -> None:
+        # Odometry must get in while an image is being handed over, hence a group of its own.
+        group = MutuallyExclusiveCallbackGroup()
+
+        def subscribe(message_type: Any, topic: str, callback: Any, profile: Any) -> None:
+            self._inputs.append(
+                self.create_subscription(
+                    message_type, topic, callback, profile,
+                    callback_group=group, qos_overriding_options=qos.OVERRIDABLE,
+                )
+            )
+
+        if self.node_config.image_transport == 'compressed':
+            # A remapping of `image` has to reach the transport's topic below it as well.
+            topic = self.resolve_topic_name('image') + '/compressed'
+            subscribe(CompressedImage, topic, self._on_image, qos.IMAGE_QOS)
+        else:
+            subscribe(Image, 'image', self._on_image, qos.IMAGE_QOS)
+        subscribe(CameraInfo, 'camera_info', intake.on_camera_info, qos.IMAGE_QOS)
+        subscribe(Odometry, 'odom', intake.on_odometry, qos.ODOMETRY_QOS)
+        subscribe(Image, 'depth', intake.on_depth, qos.IMAGE_QOS)
+        try:
+            tf_message = importlib.import_module('tf2_msgs.msg').TFMessage
+        except ImportError:
+            self.get_logger().info("tf2_msgs is not installed: the camera's pose is not known")
+            return
+        subscribe(tf_message, '/tf_static', intake.on_static_transforms, qos.LATCHED_QOS)
+
+    def _on_image(self, message: Any) -> None:
+        self.health.saw('image')
+        stamp_ns = stamp_ns_from_msg(message.header.stamp)
+        if self._worker is not None and not self.paused:
+            self._worker.offer(ImageArrival(message, stamp_ns, time.monotonic()))
+
+    # Worker thread
+
+    def _serve(self, arrival: ImageArrival) -> None:
+        try:
+            self._process(arrival)
+        except NetvladError as error:
+            self.health.problem('frame not processed', str(error))
+        except Exception as error:
+            # One frame that breaks must not silence the robot for good.
+            if rclpy.ok():
+                self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
+
+    def _process(self, arrival: ImageArrival) -> None:
+        intake, last_ns = self._intake, self._last_stamp_ns
+        if intake is None:
+            return
+        if last_ns is not None and arrival.stamp_ns <= last_ns:
+            back_s = (last_ns - arrival.stamp_ns) / NS_PER_S
+            if back_s <= self.node_config.time_jump_s:
+                self.health.problem(
+                    'image stamp not newer', f'image stamp repeats or is {back_s:.3f} s too old'
+                )
+                return
+            self.health.problem(
+                'image stamps jumped backwards',
+                f'image stamps jumped back by {back_s:.1f} s: a new session begins',
+            )
+            with self.detector_lock:
+                self.begin_session()
+        odometry_expected = self.health.has_seen('odom') or self.count_publishers('odom') > 0
+        frame = intake.assemble(arrival, odometry_expected)
+        if frame is None:
+            return
+        self._last_stamp_ns = arrival.stamp_ns
+        with self.detector_lock:
+            if self.detector is None:
+                return
+            detection = self.detector.process(frame)
+        if detection.keyframe is not None:
+            self._publish(detection, frame, intake.odom_frame_id)
+            detection.latency_ms['arrival to publication'] = 1e3 * (
+                time.monotonic() - arrival.arrived_s
+            )
+            self.health.latency(detection.latency_ms)
+
+    def _publish(self, detection: Detection, frame: Frame, odom_frame_id: str) -> None:
+        keyframe, visit, camera = detection.keyframe, detection.visit, frame.camera
+        assert keyframe is not None and visit is not None and self.descriptor is not None
+        if detection.closures:
+            self._closures_out.publish(closures_to_msg(detection.closures, camera.frame_id))
+        pose_frame_id = odom_frame_id if keyframe.T_odom_base is not None else camera.frame_id
+        self._place_out.publish(place_to_msg(keyframe, visit, pose_frame_id))
+        if self._descriptor_out is not None and detection.descriptor is not None:
+            self._descriptor_out.publish(
+                descriptor_to_msg(
+                    keyframe,
+                    detection.descriptor,
+                    self.descriptor.model_id,
+                    self.get_namespace().strip('/'),
+                    camera.frame_id,
+                )
+            )
+        self.health.count('keyframes')
+        self.health.count('loop closures', len(detection.closures))
+        self._trace.add(keyframe, odom_frame_id)
+        for closure in detection.closures:
+            self._trace.add_closure(closure)
+
+    # Timers
+
+    def _publish_drawing(self) -> None:
+        drawing = self._trace.drawing()
+        if drawing is not None:
+            self._path_out.publish(drawing[0])
+            self._markers_out.publish(drawing[1])
+
+    def _publish_diagnostics(self) -> None:
+        detector = self.detector
+        if detector is None or self._worker is None:
+            return
+        timeout_s = self.node_config.input_timeout_s
+        facts: dict[str, object] = {
+            'model': detector.model_id,
+            'frames dropped, a newer one came': self._worker.dropped,
+            'paused': self.paused,
+        }
+        facts.update({f'map {key}': value for key, value in detector.keyframe_map.stats().items()})
+        message = DiagnosticArray(
+            status=[
+                self.health.status(
+                    self.get_fully_qualified_name(),
+                    {'image': timeout_s, 'odom': timeout_s},
+                    facts,
+                )
+            ]
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_out.publish(message)
+
+
+def main(args: Optional[Sequence[str]] = None) -> int:
+    """Run the node until SIGINT or SIGTERM.
+
+    :returns: 0 after a requested end, 1 if the node could not bring itself up.
+    """
+    with rclpy.init(args=args):
+        node = VprNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            with forward_logging(node.get_logger()):
+                if node.get_parameter('autostart').value:
+                    up = node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+                    if not up or node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+                        return 1
+                executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            node.close()
+            executor.shutdown()
+            node.destroy_node()
+    return 0

@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What RViz shows: the keyframes of this run as a path, its closures as lines by status."""
+
+from __future__ import annotations
+
+import threading
+from typing import Optional
+
+from geometry_msgs.msg import Point, PoseStamped
+from nav_msgs.msg import Path
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from netvlad_ros.ros.conversions import header_to_msg, pose_to_msg
+from netvlad_ros.types import ClosureStatus, FloatArray, Keyframe, LoopClosure
+
+LINE_WIDTH_M = 0.05
+COLOURS = {
+    ClosureStatus.CANDIDATE: ColorRGBA(r=1.0, g=0.75, b=0.0, a=0.8),
+    ClosureStatus.CONSISTENT: ColorRGBA(r=0.2, g=0.6, b=1.0, a=0.9),
+    ClosureStatus.VERIFIED: ColorRGBA(r=0.1, g=0.8, b=0.3, a=1.0),
+    ClosureStatus.REJECTED: ColorRGBA(r=0.8, g=0.1, b=0.1, a=0.4),
+}
+
+
+class Trace:
+    """The drawn part of one session: keyframes and closures that have odometry poses.
+
+    The worker adds, the executor draws; both may do so at any time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._poses: list[PoseStamped] = []
+        self._closures: dict[tuple[int, int], LoopClosure] = {}
+        self._session = ''
+        self._frame_id = ''
+        self._changed = False
+
+    def add(self, keyframe: Keyframe, frame_id: str) -> None:
+        """Append a keyframe; another session starts a new drawing."""
+        with self._lock:
+            if keyframe.session != self._session:
+                self._session = keyframe.session
+                self._poses = []
+                self._closures = {}
+            if keyframe.T_odom_base is None:
+                return
+            self._frame_id = frame_id
+            self._poses.append(
+                PoseStamped(
+                    header=header_to_msg(keyframe.stamp_ns, frame_id),
+                    pose=pose_to_msg(keyframe.T_odom_base),
+                )
+            )
+            self._changed = True
+
+    def add_closure(self, closure: LoopClosure) -> None:
+        """Add or update a closure within this session."""
+        with self._lock:
+            drawable = (
+                closure.query.T_odom_base is not None
+                and closure.match.T_odom_base is not None
+                and closure.match.session == self._session
+            )
+            if drawable:
+                self._closures[closure.query.id, closure.match.id] = closure
+                self._changed = True
+
+    def drawing(self) -> Optional[tuple[Path, MarkerArray]]:
+        """Return the path and one line list per status, or None if nothing has changed."""
+        with self._lock:
+            if not self._changed:
+                return None
+            self._changed = False
+            poses, closures = list(self._poses), list(self._closures.values())
+        header = poses[-1].header
+        markers = [_lines(status, closures, header) for status in COLOURS]
+        return Path(header=header, poses=poses), MarkerArray(markers=markers)
+
+
+def _lines(status: ClosureStatus, closures: list[LoopClosure], header: Header) -> Marker:
+    marker = Marker(
+        header=header,
+        ns='loop_closures',
+        id=int(status),
+        type=Marker.LINE_LIST,
+        action=Marker.ADD,
+        color=COLOURS[status],
+    )
+    marker.pose.orientation.w = 1.0
+    marker.scale.x = LINE_WIDTH_M
+    for closure in closures:
+        if closure.status is status:
+            for T in (closure.query.T_odom_base, closure.match.T_odom_base):
+                assert T is not None
+                marker.points.append(_point(T))
+    if not marker.points:
+        marker.action = Marker.DELETE
+    return marker
+
+
+def _point(T: FloatArray) -> Point:
+    x, y, z = map(float, T[:3, 3])
+    return Point(x=x, y=y, z=z)
