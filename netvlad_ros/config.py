@@ -50,7 +50,7 @@ class DescriptorConfig:
     runtime: str = setting(
         'auto',
         'Inference engine; auto takes the fastest installed one that agrees with torch.',
-        choices=('auto', 'torch', 'onnx'),
+        choices=('auto', 'torch', 'onnx', 'openvino'),
     )
     precision: str = setting(
         'auto',
@@ -157,10 +157,10 @@ class VerificationConfig:
         'rootsift', 'Local features; orb is faster and weaker.', choices=('rootsift', 'orb')
     )
     max_features: int = setting(
-        1000, 'Local features kept per keyframe.', minimum=50, maximum=10000
+        800, 'Local features kept per keyframe.', minimum=50, maximum=10000
     )
     feature_width_px: int = setting(
-        480, 'Wider images are reduced to this width before features are found; 0 never.',
+        400, 'Wider images are reduced to this width before features are found; 0 never.',
         unit='px', minimum=0, maximum=10000,
     )
     enlarge_below_px: int = setting(
@@ -208,7 +208,7 @@ class MapConfig:
 
     durability: str = setting(
         'normal',
-        'What a stored keyframe survives: normal the end of the process (kill -9), full a power cut.',
+        'What a stored keyframe survives: normal the end of the process, full a power cut too.',
         choices=('normal', 'full'),
     )
     dtype: str = setting(

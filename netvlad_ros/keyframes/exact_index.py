@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Exact search with faiss over fixed blocks: an add never moves what is already there.
+
+float32 rows are compared where they lie (memory-mapped file or memory). float16 rows are decoded
+by a faiss scalar quantiser per block, which keeps its own copy: faiss cannot borrow memory here.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import Any, Optional
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from netvlad_ros.keyframes.blocks import DescriptorBlocks
+from netvlad_ros.keyframes.columns import Range, Selection
+from netvlad_ros.types import Float32Array
+
+_INLINE_BYTES = 2 << 20  # below this, handing work to threads costs more than it saves
+Hits = tuple[Float32Array, npt.NDArray[np.int64]]
+
+
+class ExactIndex:
+    """Compares a query with every selected row.
+
+    :param pool: of ``threads`` workers whose faiss runs on one thread each.
+    """
+
+    kind = 'exact'
+
+    def __init__(self, blocks: DescriptorBlocks, pool: Executor, threads: int) -> None:
+        self._blocks, self._pool, self._threads = blocks, pool, threads
+        self._half = blocks.dtype == 'float16'
+        self._codes: list[Any] = []
+
+    def load(self, count: int) -> None:
+        """Take in the rows that a map already has."""
+        if self._half:
+            size = self._blocks.rows_per_block
+            for number, block in enumerate(self._blocks.blocks):
+                rows = block.rows[: max(0, min(size, count - number * size))]
+                self._put(number, 0, np.ascontiguousarray(rows))
+
+    def append(self, row: int, stored: npt.NDArray[Any]) -> None:
+        """Take in an encoded descriptor that was just written to the blocks."""
+        if self._half:
+            number, offset = divmod(row, self._blocks.rows_per_block)
+            self._put(number, offset, stored[None])
+
+    def prepare(self, row: int) -> None:
+        """Allocate memory for the block that ``row`` will be in, ahead of time."""
+        if self._half and row // self._blocks.rows_per_block == len(self._codes):
+            self._codes.append(self._new_codes())
+
+    def _new_codes(self) -> Any:
+        codes = faiss.IndexScalarQuantizer(
+            self._blocks.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        )
+        codes.codes.resize(self._blocks.rows_per_block * codes.code_size)
+        return codes
+
+    def _put(self, number: int, offset: int, rows: npt.NDArray[Any]) -> None:
+        if number == len(self._codes):
+            self._codes.append(self._new_codes())
+        codes = self._codes[number]
+        flat = faiss.rev_swig_ptr(codes.codes.data(), codes.codes.size())
+        data = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
+        flat[offset * codes.code_size :][: data.size] = data
+        codes.ntotal = offset + len(rows)
+
+    def search(self, query: Float32Array, k: int, selection: Selection) -> Hits:
+        """Return similarities (m,) and rows (m,) of the m <= k most similar selected rows."""
+        parts = list(self._parts(selection.ranges))
+        rows = sum(high - low for _, low, high in parts)
+        workers = self._threads if rows * query.nbytes > _INLINE_BYTES else 1
+        if workers <= 1:
+            hits = [self._scan(query, k, part, selection.mask) for part in parts]
+        else:
+            jobs = [
+                self._pool.submit(self._scan, query, k, part, selection.mask) for part in parts
+            ]
+            hits = [job.result() for job in jobs]
+        return best_of(hits, k)
+
+    def _parts(self, ranges: list[Range]) -> list[tuple[int, int, int]]:
+        size, parts = self._blocks.rows_per_block, []
+        for low, high in ranges:
+            for number in range(low // size, -(-high // size)):
+                start = number * size
+                parts.append((number, max(low - start, 0), min(high - start, size)))
+        return parts
+
+    def _scan(
+        self, query: Float32Array, k: int, part: tuple[int, int, int],
+        mask: Optional[npt.NDArray[np.bool_]],
+    ) -> Hits:
+        number, low, high = part
+        start = number * self._blocks.rows_per_block
+        if mask is not None and not mask[start + low : start + high].all():
+            return self._scan_masked(query, k, part, mask)
+        if self._half:
+            params = faiss.SearchParameters(sel=faiss.IDSelectorRange(low, high, True))  # type: ignore[call-arg]
+            found, rows = self._codes[number].search(query[None], k, params=params)
+        else:
+            found, rows = faiss.knn(
+                query[None], self._blocks.blocks[number].rows[low:high], min(k, high - low),
+                metric=faiss.METRIC_INNER_PRODUCT,
+            )
+            rows = rows + low
+        return _valid(found[0], rows[0] + start, high - low)
+
+    def _scan_masked(
+        self, query: Float32Array, k: int, part: tuple[int, int, int],
+        mask: npt.NDArray[np.bool_],
+    ) -> Hits:
+        number, low, high = part
+        start = number * self._blocks.rows_per_block
+        chosen = low + np.flatnonzero(mask[start + low : start + high])
+        if len(chosen) == 0:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        if self._half:
+            selector = faiss.IDSelectorBatch(chosen.astype(np.int64))
+            params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+            found, rows = self._codes[number].search(query[None], k, params=params)
+            return _valid(found[0], rows[0] + start, len(chosen))
+        vectors = np.ascontiguousarray(self._blocks.blocks[number].rows[chosen])
+        found, rows = faiss.knn(
+            query[None], vectors, min(k, len(chosen)), metric=faiss.METRIC_INNER_PRODUCT
+        )
+        return found[0], chosen[rows[0]] + start
+
+    def stats(self) -> dict[str, object]:
+        """Return what the index holds."""
+        size = sum(int(codes.codes.size()) for codes in self._codes)
+        return {'kind': f'exact {self._blocks.dtype}', 'index_bytes': size}
+
+
+def _valid(found: Float32Array, rows: npt.NDArray[np.int64], limit: int) -> Hits:
+    return found[:limit], rows[:limit]
+
+
+def best_of(hits: list[Hits], k: int) -> Hits:
+    """Return the k best of several results, the more similar first, ties by row."""
+    if not hits:
+        return np.empty(0, np.float32), np.empty(0, np.int64)
+    similarities = np.concatenate([found for found, _ in hits])
+    rows = np.concatenate([rows for _, rows in hits])
+    order = np.lexsort((rows, -similarities))[:k]
+    return similarities[order], rows[order]
