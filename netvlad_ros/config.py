@@ -8,9 +8,10 @@ The ROS parameters (``group.name``), ``config/vpr.yaml``, the command line's opt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 import math
-from typing import Any, Mapping, Optional, TypeVar, get_type_hints
+from typing import Any, Optional, TypeVar, get_type_hints
 
 from netvlad_ros.errors import ConfigError
 
@@ -176,7 +177,7 @@ class VerificationConfig:
         minimum=0.1, maximum=1.0,
     )
     max_error_px: float = setting(
-        1.5, 'Reprojection or epipolar error of an inlier, in pixels of the image given.',
+        1.5, 'Most error of an inlier, in pixels of the image that features are found in.',
         unit='px', minimum=0.1, maximum=100.0,
     )
     min_inliers: int = setting(

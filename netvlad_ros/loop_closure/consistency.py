@@ -9,8 +9,8 @@ in a row is dropped (ORB-SLAM3 resets after 2).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 from netvlad_ros.config import ConsistencyConfig
 from netvlad_ros.types import Candidate, Keyframe

@@ -9,8 +9,9 @@ place are for this model and scene, from the keyframe just before the query.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 import math
-from typing import Callable, Protocol, Sequence
+from typing import Protocol
 
 from netvlad_ros.config import ConsistencyConfig
 from netvlad_ros.geometry import distance_m
@@ -24,10 +25,12 @@ class SearchResult(Protocol):
     """One row of a search, as ``netvlad_ros.keyframes.Neighbour``."""
 
     @property
-    def keyframe_id(self) -> int: ...
+    def keyframe_id(self) -> int:
+        """Keyframe found."""
 
     @property
-    def similarity(self) -> float: ...
+    def similarity(self) -> float:
+        """Inner product of its descriptor with the query's."""
 
 
 def same_neighbourhood(a: Keyframe, b: Keyframe, config: ConsistencyConfig) -> bool:
@@ -79,7 +82,7 @@ def score(
     for rank, item in enumerate(results[:keep]):
         rivals = (
             other.similarity
-            for other, rival in zip(results, keyframes)
+            for other, rival in zip(results, keyframes, strict=True)
             if not same_neighbourhood(keyframes[rank], rival, config)
         )
         rival = next(rivals, math.nan)
