@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import threading
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from netvlad_ros.config import DescriptorConfig
 from netvlad_ros.descriptor.bundle import ModelBundle, load_bundle
 from netvlad_ros.descriptor.locate import find_model
+from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.descriptor.runtimes.selection import Runtime, make_runtime
 from netvlad_ros.errors import InputError
 from netvlad_ros.types import Float32Array, UInt8Array
@@ -30,6 +32,10 @@ class Descriptor:
     def __init__(self, bundle: ModelBundle, config: Optional[DescriptorConfig] = None) -> None:
         self._bundle = bundle
         self._dim = bundle.dim
+        # Local features differ in number from image to image and do not stack.
+        self._batch = 1 if bundle.network.backbone.name == RootSift.name else _BATCH
+        # Engines keep buffers of their own; a service may ask while the worker computes.
+        self._lock = threading.Lock()
         self._runtime: Runtime = make_runtime(bundle, config or DescriptorConfig())
 
     @property
@@ -60,14 +66,15 @@ class Descriptor:
         for index, image in enumerate(inputs):
             by_size.setdefault(image.shape, []).append(index)
         for indices in by_size.values():
-            for start in range(0, len(indices), _BATCH):
-                chosen = indices[start : start + _BATCH]
+            for start in range(0, len(indices), self._batch):
+                chosen = indices[start : start + self._batch]
                 batch = (
                     inputs[chosen[0]][None]
                     if len(chosen) == 1
                     else np.stack([inputs[index] for index in chosen])
                 )
-                rows = self._runtime(batch)
+                with self._lock:
+                    rows = self._runtime(batch)
                 if rows.shape[1] != self._dim:
                     raise InputError(
                         f'images of {batch.shape[2]}x{batch.shape[1]} give {rows.shape[1]} '

@@ -43,6 +43,12 @@ class DescriptorNetwork(nn.Module):
         height, width = self.backbone.feature_size_hw(self.policy.height, self.policy.width)
         return self.pooling.output_dim(self.backbone.channels, height, width)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return (N, D, h, w) local features, in the precision that the backbone has."""
+        parameter = next(self.backbone.parameters(), x)
+        features: Tensor = self.backbone(x.to(parameter.dtype))
+        return features
+
     def pool(self, features: Tensor) -> Tensor:
         """Return (N, dim) unit rows of (N, D, h, w) local features."""
         wide = features if features.dtype == torch.float64 else features.float()
@@ -53,4 +59,4 @@ class DescriptorNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (N, dim) unit rows."""
-        return self.pool(self.backbone(self.normalise(images)))
+        return self.pool(self.features(self.normalise(images)))

@@ -28,7 +28,6 @@ class RootSift(nn.Module):
     def __init__(self, max_features: int = 1000) -> None:
         super().__init__()
         self.max_features = max_features
-        self._sift: Any = cv2.SIFT.create(nfeatures=max_features)
 
     def feature_size_hw(self, height: int, width: int) -> tuple[int, int]:
         """Return the largest size of the feature map."""
@@ -39,7 +38,8 @@ class RootSift(nn.Module):
         if images.shape[0] != 1:
             raise InputError(f'RootSIFT takes one image at a time, got {images.shape[0]}')
         gray = cv2.cvtColor(images[0].cpu().numpy(), cv2.COLOR_RGB2GRAY)
-        _, sift = self._sift.detectAndCompute(gray, None)
+        detector: Any = cv2.SIFT.create(nfeatures=self.max_features)
+        _, sift = detector.detectAndCompute(gray, None)
         if sift is None:
             return torch.zeros(1, CHANNELS, 0, 1)
         rooted = np.sqrt(sift / np.maximum(sift.sum(axis=1, keepdims=True), 1e-12))
