@@ -18,7 +18,7 @@ from netvlad_ros import __version__
 from netvlad_ros.errors import NetvladError
 
 # Heavy libraries are imported by a command's run(), so that --help stays fast.
-COMMANDS = ('simulate', 'play', 'evaluate')
+COMMANDS = ('play', 'listen')
 
 
 def build_parser() -> argparse.ArgumentParser:

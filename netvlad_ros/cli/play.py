@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a rosbag over ROS 2 at its own pace.
+"""Publish a rosbag, or a sequence folder, over ROS 2 at its own pace.
 
 examples:
   netvlad play drive_bag
@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from netvlad_ros.cli.progress import progress
-from netvlad_ros.errors import InputError, NetvladError
+from netvlad_ros.cli.ros_session import ros_context
 
 
 def _positive(text: str) -> float:
@@ -26,7 +26,7 @@ def _positive(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``netvlad play``."""
-    parser.add_argument('bag', type=Path, help='rosbag2 folder, or an .mcap or .db3 file')
+    parser.add_argument('bag', type=Path, help='rosbag2 folder, .mcap or .db3 file, or a folder with frames.csv')
     parser.add_argument(
         '--rate', type=_positive, default=1.0, help='speed, 1 is that of the recording'
     )
@@ -43,27 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Play the bag and print what was sent."""
-    if not args.bag.exists():
-        raise InputError(f'no bag at {args.bag}')
-    try:
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.signals import SignalHandlerOptions
-    except ImportError as error:
-        raise NetvladError(
-            f'ROS 2 is not installed here ({error}): run scripts/setup.sh or source your ROS'
-        ) from error
-    from netvlad_ros.ros.player import PlayOptions, play_bag
+    with ros_context() as context:
+        from netvlad_ros.ros.player import PlayOptions, play
 
-    options = PlayOptions(
-        args.rate, args.clock, tuple(args.topics), tuple(args.wait_for), args.wait_s
-    )
-    context = Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.ALL)
-    try:
-        summary = play_bag(args.bag, options, context, progress)
-    finally:
-        context.try_shutdown()
+        options = PlayOptions(
+            args.rate, args.clock, tuple(args.topics), tuple(args.wait_for), args.wait_s
+        )
+        summary = play(args.bag, options, context, progress)
     count = sum(summary.messages.values())
     print(f'played {count} messages of {len(summary.messages)} topics in {summary.wall_s:.1f} s')
     for topic, reason in summary.skipped.items():

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
-from typing import Optional
+from typing import Any, Optional
 
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose, PoseWithCovariance, Transform
 import numpy as np
-from sensor_msgs.msg import CameraInfo
+import numpy.typing as npt
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from netvlad_msgs.msg import KeyframeDescriptor, LoopClosure as LoopClosureMsg
@@ -100,6 +102,36 @@ def camera_from_msg(message: CameraInfo) -> Camera:
         distortion_model=message.distortion_model,
         distortion=distortion,
     )
+
+
+def camera_to_msg(camera: Camera, stamp_ns: int) -> CameraInfo:
+    """Return the calibration of a camera; K of zeros where it is uncalibrated."""
+    message = CameraInfo(
+        header=header_to_msg(stamp_ns, camera.frame_id),
+        width=camera.size_wh[0],
+        height=camera.size_wh[1],
+        distortion_model=camera.distortion_model,
+        d=camera.distortion.tolist(),
+    )
+    if camera.K is not None:
+        message.k = camera.K.ravel()
+        message.r = np.eye(3).ravel()
+        message.p = np.hstack([camera.K, np.zeros((3, 1))]).ravel()
+    return message
+
+
+def image_to_msg(pixels: npt.NDArray[Any], encoding: str, camera: Camera, stamp_ns: int) -> Image:
+    """Return an (H, W) or (H, W, C) array as an image message of the given encoding."""
+    message = Image(
+        header=header_to_msg(stamp_ns, camera.frame_id),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=pixels.strides[0],
+    )
+    # An array of bytes is taken over whole; a list or an ndarray is checked byte by byte.
+    message.data = array('B', np.ascontiguousarray(pixels).tobytes())
+    return message
 
 
 def closure_to_msg(closure: LoopClosure, frame_id: str) -> LoopClosureMsg:

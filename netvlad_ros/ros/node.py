@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import importlib
+import sys
 import threading
 import time
+import traceback
 from typing import Any, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -69,8 +71,8 @@ class VprNode(LifecycleNode):
         self._trace = Trace()
         self._last_stamp_ns: Optional[int] = None
         self._inputs: list[Any] = []
-        self._timers: list[Any] = []
-        self._services: Optional[MapServices] = None
+        self._periodic: list[Any] = []
+        self._map_services: Optional[MapServices] = None
 
     # Lifecycle
 
@@ -81,12 +83,17 @@ class VprNode(LifecycleNode):
             self.detector_config = parameters.read(self, DetectorConfig)
             self.descriptor = load_descriptor(self.detector_config.descriptor)
             self.open_map(self.node_config.map_path, self.node_config.read_only)
+            self._make_publishers()
+            self._map_services = MapServices(self)
         except NetvladError as error:
             self.get_logger().error(f'cannot configure: {error}')
             self._release()
             return TransitionCallbackReturn.FAILURE
-        self._make_publishers()
-        self._services = MapServices(self)
+        except Exception:
+            # rclpy turns an exception here into ERROR without a word.
+            self.get_logger().fatal(f'cannot configure:\n{traceback.format_exc()}')
+            self._release()
+            return TransitionCallbackReturn.ERROR
         self.get_logger().info(f'model {self.descriptor.model_id}: {self.descriptor.describe()}')
         return super().on_configure(state)
 
@@ -99,7 +106,7 @@ class VprNode(LifecycleNode):
         self._subscribe(self._intake)
         # Steady clock: diagnostics must go on while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timers = [
+        self._periodic = [
             self.create_timer(config.diagnostics_period_s, self._publish_diagnostics, clock=steady),
             self.create_timer(DRAWING_PERIOD_S, self._publish_drawing, clock=steady),
         ]
@@ -153,11 +160,11 @@ class VprNode(LifecycleNode):
         self._release()
 
     def _stop_serving(self) -> None:
-        for timer in self._timers:
+        for timer in self._periodic:
             self.destroy_timer(timer)
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self._timers, self._inputs = [], []
+        self._periodic, self._inputs = [], []
         if self._intake is not None:
             self._intake.close()
         if self._worker is not None:
@@ -166,11 +173,11 @@ class VprNode(LifecycleNode):
         self._worker = self._intake = None
 
     def _release(self) -> None:
-        if self._services is not None:
-            self._services.destroy()
+        if self._map_services is not None:
+            self._map_services.destroy()
         if self.detector is not None:
             self.detector.keyframe_map.close()
-        self._services = self.detector = self.descriptor = None
+        self._map_services = self.detector = self.descriptor = None
 
     # Topics
 
@@ -348,3 +355,7 @@ def main(args: Optional[Sequence[str]] = None) -> int:
             executor.shutdown()
             node.destroy_node()
     return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes a rosbag at its own pace, where ``ros2 bag play`` is not installed."""
+"""Publishes a recording at its own pace, where ``ros2 bag play`` is not installed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from typing import Any, Optional
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.ros.conversions import stamp_ns_to_msg
+from netvlad_ros.evaluation.source_bag import BagSource
+from netvlad_ros.evaluation.sources import Source, open_source
+from netvlad_ros.ros.conversions import camera_to_msg, image_to_msg, stamp_ns_to_msg
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[..., Iterable[Any]]
 LATCHED_TOPICS = ('/tf_static', '/robot_description')
 QUEUE_DEPTH = 100
+FLUSH_S = 2.0
+SLEEP_S = 0.1
 SUBSCRIBER_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How to play a bag.
+    """How to play a recording.
 
     :param rate: speed, 1 is that of the recording.
-    :param clock: publish the bag's time on /clock.
-    :param topics: play only these; empty plays all.
+    :param clock: publish the recording's time on /clock.
+    :param topics: play only these of a bag; empty plays all.
     :param wait_for: start only when each of these topics has a subscriber.
     :param wait_s: give up waiting after this long.
     """
@@ -57,95 +63,131 @@ class PlaySummary:
     wall_s: float
 
 
-def play_bag(
+def play(
     path: Path, options: PlayOptions, context: Context, progress: Optional[Progress] = None
 ) -> PlaySummary:
-    """Publish a rosbag2 folder or file; serialized messages pass through as they are.
+    """Publish a rosbag2, whose serialized messages pass through, or a folder of images.
 
-    :raises InputError: the bag cannot be read, or a topic that was asked for is not in it.
+    :raises InputError: it cannot be read, or a topic that was asked for is not in it.
     """
+    source = open_source(path)
+    if not isinstance(source, BagSource):
+        return _play(_image_recording(source), options, context, progress)
     try:
         with AnyReader([path]) as reader:
-            return _play(reader, options, context, progress)
+            return _play(_bag_recording(reader, options.topics), options, context, progress)
     except (AnyReaderError, OSError, ValueError, KeyError, AssertionError) as error:
         raise InputError(f'cannot play {path}: {error or type(error).__name__}') from error
 
 
-def _play(
-    reader: AnyReader, options: PlayOptions, context: Context, progress: Optional[Progress]
-) -> PlaySummary:
+@dataclass(frozen=True)
+class _Recording:
+    """Topics with their message types, and the messages in order of time."""
+
+    types: dict[str, Any]
+    skipped: dict[str, str]
+    count: int
+    messages: Iterator[tuple[str, int, Any]]
+
+
+def _bag_recording(reader: AnyReader, topics: Collection[str]) -> _Recording:
     available = sorted({connection.topic for connection in reader.connections})
-    for topic in (*options.topics, *options.wait_for):
+    for topic in topics:
         if topic not in available:
             raise InputError(f'topic {topic!r} is not in the bag, it has: {", ".join(available)}')
+    types: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for connection in reader.connections:
+        topic, kind = connection.topic, connection.msgtype
+        if topics and topic not in topics:
+            continue
+        package, _, name = kind.partition('/msg/')
+        try:
+            types[topic] = getattr(importlib.import_module(f'{package}.msg'), name)
+        except (ImportError, AttributeError):
+            skipped[topic] = f'{kind} is not installed'
+            logger.warning('%s is left out: %s is not installed', topic, kind)
+    if not types:
+        raise InputError(f'no topic of the bag can be played: {skipped}')
+    connections = [c for c in reader.connections if c.topic in types]
+    messages = (
+        (connection.topic, stamp_ns, bytes(data))
+        for connection, stamp_ns, data in reader.messages(connections=connections)
+    )
+    return _Recording(types, skipped, sum(c.msgcount for c in connections), messages)
+
+
+def _image_recording(source: Source) -> _Recording:
+    def messages() -> Iterator[tuple[str, int, Any]]:
+        for frame in source.frames():
+            yield '/camera_info', frame.stamp_ns, camera_to_msg(frame.camera, frame.stamp_ns)
+            if frame.depth_m is not None:
+                depth = image_to_msg(frame.depth_m, '32FC1', frame.camera, frame.stamp_ns)
+                yield '/depth', frame.stamp_ns, depth
+            image = image_to_msg(frame.image_rgb, 'rgb8', frame.camera, frame.stamp_ns)
+            yield '/image', frame.stamp_ns, image
+
+    types = {'/camera_info': CameraInfo, '/depth': Image, '/image': Image}
+    return _Recording(types, {}, 2 * source.frame_count, messages())
+
+
+def _play(
+    recording: _Recording, options: PlayOptions, context: Context, progress: Optional[Progress]
+) -> PlaySummary:
+    for topic in options.wait_for:
+        if topic not in recording.types:
+            raise InputError(
+                f'topic {topic!r} is not played, these are: {", ".join(sorted(recording.types))}'
+            )
     node = rclpy.create_node('netvlad_play', context=context)
     try:
-        publishers, skipped = _publishers(node, reader, options.topics)
+        publishers = {
+            topic: node.create_publisher(message_type, topic, _profile(topic))
+            for topic, message_type in recording.types.items()
+        }
         clock = node.create_publisher(Clock, '/clock', 10) if options.clock else None
         _wait_for_subscribers(node, publishers, options)
-        connections = [c for c in reader.connections if c.topic in publishers]
-        total = sum(c.msgcount for c in connections)
-        messages: Iterable[Any] = reader.messages(connections=connections)
+        messages: Iterable[Any] = recording.messages
         if progress is not None:
-            messages = progress(messages, total, 'messages', 'playing')
+            messages = progress(messages, recording.count, 'messages', 'playing')
         counts = dict.fromkeys(publishers, 0)
         started_s = time.monotonic()
-        for topic, stamp_ns, data in _paced(messages, options.rate, context):
+        for topic, stamp_ns, message in _paced(messages, options.rate, context):
             if clock is not None:
                 clock.publish(Clock(clock=stamp_ns_to_msg(stamp_ns)))
-            publishers[topic].publish(data)
+            publishers[topic].publish(message)
             counts[topic] += 1
         # Reliable subscribers are still fetching the last messages.
         for publisher in publishers.values():
-            publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=2.0))
-        return PlaySummary(counts, skipped, time.monotonic() - started_s)
+            if context.ok():
+                publisher.wait_for_all_acked(Duration(seconds=FLUSH_S))
+        return PlaySummary(counts, recording.skipped, time.monotonic() - started_s)
     finally:
         node.destroy_node()
 
 
 def _paced(
-    messages: Iterable[Any], rate: float, context: Context
-) -> Iterator[tuple[str, int, bytes]]:
+    messages: Iterable[tuple[str, int, Any]], rate: float, context: Context
+) -> Iterator[tuple[str, int, Any]]:
     first_ns: Optional[int] = None
     started_s = time.monotonic()
-    for connection, stamp_ns, data in messages:
+    for topic, stamp_ns, message in messages:
         first_ns = stamp_ns if first_ns is None else first_ns
         due_s = started_s + (stamp_ns - first_ns) * 1e-9 / rate
         while (remaining_s := due_s - time.monotonic()) > 0 and context.ok():
-            time.sleep(min(remaining_s, 0.1))
+            time.sleep(min(remaining_s, SLEEP_S))
         if not context.ok():
             return
-        yield connection.topic, stamp_ns, bytes(data)
+        yield topic, stamp_ns, message
 
 
-def _publishers(
-    node: Node, reader: AnyReader, topics: Collection[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    publishers: dict[str, Any] = {}
-    skipped: dict[str, str] = {}
-    for connection in reader.connections:
-        topic, kind = connection.topic, connection.msgtype
-        if (topics and topic not in topics) or topic in publishers:
-            continue
-        package, _, name = kind.partition('/msg/')
-        try:
-            message_type = getattr(importlib.import_module(f'{package}.msg'), name)
-        except (ImportError, AttributeError):
-            skipped[topic] = f'{kind} is not installed'
-            logger.warning('%s is left out: %s is not installed', topic, kind)
-            continue
-        latched = topic in LATCHED_TOPICS
-        profile = QoSProfile(
-            depth=QUEUE_DEPTH,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=(
-                DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-            ),
-        )
-        publishers[topic] = node.create_publisher(message_type, topic, profile)
-    if not publishers:
-        raise InputError(f'no topic of the bag can be played: {skipped}')
-    return publishers, skipped
+def _profile(topic: str) -> QoSProfile:
+    latched = topic in LATCHED_TOPICS
+    return QoSProfile(
+        depth=QUEUE_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 def _wait_for_subscribers(node: Node, publishers: dict[str, Any], options: PlayOptions) -> None:

@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A small client of the node: what a SLAM backend subscribes to, in its simplest form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+
+from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
+from netvlad_msgs.msg import LoopClosureArray, PlaceId
+from netvlad_ros.ros import qos
+from netvlad_ros.ros.conversions import closure_from_msg
+from netvlad_ros.types import LoopClosure
+
+
+class LoopClosureListener(Node):
+    """Calls back for each closure and keeps count.
+
+    :param on_closure: called with each closure, in the order of arrival.
+    :param options: those of ``rclpy.node.Node``.
+    """
+
+    def __init__(self, on_closure: Callable[[LoopClosure], None], **options: Any) -> None:
+        super().__init__('loop_closure_listener', **options)
+        self._on_closure = on_closure
+        self.closures = 0
+        self.keyframes = 0
+        self.places: set[int] = set()
+        self.create_subscription(
+            LoopClosureArray, 'loop_closures', self._receive, qos.RESULT_QOS
+        )
+        self.create_subscription(PlaceId, 'place_id', self._receive_place, qos.RESULT_QOS)
+
+    def _receive(self, message: LoopClosureArray) -> None:
+        closure: LoopClosureMsg
+        for closure in message.closures:
+            self.closures += 1
+            self._on_closure(closure_from_msg(closure))
+
+    def _receive_place(self, message: PlaceId) -> None:
+        self.keyframes += 1
+        self.places.add(message.place_id)
