@@ -41,7 +41,7 @@ class PoseError:
     nees: float
 
 
-def true_T_match_query(truth: Truth, query: int, match: int) -> Optional[FloatArray]:
+def true_pose_in_match(truth: Truth, query: int, match: int) -> Optional[FloatArray]:
     """Return the true pose of the query camera in the match camera, None if not known."""
     poses = truth.T_world_camera
     if poses is None or not (truth.known[query] and truth.known[match]):
@@ -95,7 +95,7 @@ def label_closure(closure: LoopClosure, truth: Truth, query: int, match: int) ->
         return NEITHER
     measured = closure.transform_kind in (TransformKind.METRIC, TransformKind.UP_TO_SCALE)
     if closure.status is ClosureStatus.VERIFIED and measured:
-        T_true = true_T_match_query(truth, query, match)
+        T_true = true_pose_in_match(truth, query, match)
         if T_true is not None:
             right = agrees(closure.transform_kind, pose_error(closure, T_true))
             return RIGHT if right else WRONG
@@ -126,7 +126,7 @@ def metric_pose_errors(
             continue
         if closure.query.id in index_of and closure.match.id in index_of:
             query, match = index_of[closure.query.id], index_of[closure.match.id]
-            T_true = true_T_match_query(truth, query, match)
+            T_true = true_pose_in_match(truth, query, match)
             if T_true is not None:
                 errors.append(pose_error(closure, T_true))
     return errors

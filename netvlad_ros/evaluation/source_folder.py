@@ -220,7 +220,8 @@ class ImageFolderSource(_FolderSource):
         images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         try:
             stamps_ns = [stamp_ns_from_text(image.stem, str(image)) for image in images]
-            self._rows = sorted((s, image, None) for s, image in zip(stamps_ns, images, strict=True))
+            pairs = zip(stamps_ns, images, strict=True)
+            self._rows = sorted((stamp_ns, image, None) for stamp_ns, image in pairs)
         except InputError as error:
             if len(images) != len(track.stamps_ns):
                 raise InputError(

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the detector on recordings and write a report with pictures.
+
+Worked examples:
+  netvlad evaluate drive/ --output report              a rosbag2 (folder, .mcap or .db3)
+  netvlad evaluate sequences/desk --output report      a folder with frames.csv
+  netvlad evaluate images/ --poses poses.tum -o report images and their true poses
+  netvlad evaluate a/ b/ c/ --output report            several recordings, one table
+  netvlad evaluate drive/ -o report --set search.min_similarity=0.8 --gt-radius-m 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+import shlex
+import sys
+from typing import Any
+
+from netvlad_ros.config import DetectorConfig, from_dict, to_dict
+from netvlad_ros.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    from netvlad_ros.evaluation.protocol import Protocol
+
+    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='recordings to run over')
+    parser.add_argument(
+        '-o', '--output', required=True, type=Path, metavar='DIR',
+        help='new or empty folder for the report; several sources get a folder each in it',
+    )  # fmt: skip
+    parser.add_argument('--overwrite', action='store_true', help='write over an earlier report')
+    parser.add_argument('--poses', type=Path, help='TUM file: true poses of an image folder')
+    parser.add_argument('--model', help='model bundle or its name')
+    parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--config', type=Path, help='YAML file of detector settings by group')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='GROUP.NAME=VALUE',
+        help='one detector setting, over --config; may be repeated',
+    )  # fmt: skip
+    topics = parser.add_argument_group('topics of a bag (found by name or type if not given)')
+    for name in ('image', 'odom', 'camera-info', 'depth', 'ground-truth'):
+        topics.add_argument(f'--{name}-topic', default='', metavar='TOPIC')
+    protocol = parser.add_argument_group(
+        'protocol', "what a revisit is; goes before the source's own sequence.yaml"
+    )
+    protocol.add_argument('--keyframes', choices=('motion', 'every_frame'))
+    protocol.add_argument('--exclude-s', type=float, help='the search leaves out this recent past')
+    for item in fields(Protocol):
+        unit = item.metadata['unit']
+        default = f'default {item.default:g} {unit}' if item.default else ''
+        protocol.add_argument(
+            f'--{item.name.replace("_", "-")}', type=float, metavar=unit.upper() or 'VALUE',
+            help=f'{item.metadata["description"]} {default}'.strip(),
+        )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate every source and write its report."""
+    from netvlad_ros.cli.progress import progress
+    from netvlad_ros.descriptor import load_descriptor
+    from netvlad_ros.evaluation.runner import evaluate_source, prepare_output, write_reports
+    from netvlad_ros.evaluation.sources import Topics, open_source
+
+    config = detector_config(args)
+    topics = Topics(
+        image=args.image_topic, camera_info=args.camera_info_topic, odom=args.odom_topic,
+        depth=args.depth_topic, ground_truth=args.ground_truth_topic,
+    )  # fmt: skip
+    sources = [open_source(path, topics, args.poses) for path in args.sources]
+    output = prepare_output(args.output, args.overwrite)
+    descriptor = load_descriptor(config.descriptor)
+    overrides = {
+        name: value
+        for name in ('keyframes', 'exclude_s', *_protocol_names())
+        if (value := getattr(args, name)) is not None
+    }
+    reports = []
+    for source in sources:
+        folder = output if len(sources) == 1 else output / source.name
+        evaluation = evaluate_source(source, descriptor, config, overrides, progress)
+        report = write_reports(evaluation, folder, _command())
+        print(summary_text(report, folder))
+        reports.append(report)
+    keys = ('name', 'keyframes', 'queries', 'queries_with_revisit', 'recall_at', 'closures',
+            'recall_at_100_precision', 'recommended_threshold', 'verified_precision',
+            'verified_recall')  # fmt: skip
+    return {
+        'output': str(output),
+        'sources': [{key: report[key] for key in keys} for report in reports],
+    }
+
+
+def _protocol_names() -> tuple[str, ...]:
+    from netvlad_ros.evaluation.protocol import Protocol
+
+    return tuple(item.name for item in fields(Protocol))
+
+
+def detector_config(args: argparse.Namespace) -> DetectorConfig:
+    """Return the settings of --config, --set, --model and --device over the defaults.
+
+    :raises ConfigError: a file is damaged, or a setting unknown or out of range.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    if args.config is not None:
+        try:
+            values = yaml.safe_load(args.config.read_text(encoding='utf-8')) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f'{args.config} cannot be read: {error}') from None
+    nested = to_dict(from_dict(DetectorConfig, values))
+    for assignment in args.set:
+        name, separator, text = assignment.partition('=')
+        group, dot, key = name.partition('.')
+        if not (separator and dot):
+            raise ConfigError(f'--set {assignment!r} must look like group.name=value')
+        if key not in nested.get(group, {}):
+            known = [f'{g}.{k}' for g, keys in nested.items() for k in keys]
+            raise ConfigError(f'--set {name!r} is unknown, known: {", ".join(known)}')
+        nested[group][key] = yaml.safe_load(text)
+    for key in ('model', 'device'):
+        if getattr(args, key) is not None:
+            nested['descriptor'][key] = getattr(args, key)
+    return from_dict(DetectorConfig, nested)
+
+
+def summary_text(report: dict[str, Any], folder: Path) -> str:
+    """Return the few lines that a person reads in the terminal."""
+    closures = ', '.join(f'{count} {name}' for name, count in report['closures'].items() if count)
+    lines = [
+        f'{report["name"]}: {report["frames"]} frames, {report["keyframes"]} keyframes, '
+        f'closures: {closures or "none"}'
+    ]
+    if report['skipped']:
+        lines.append('  left out: ' + ', '.join(f'{k} {v}' for k, v in report['skipped'].items()))
+    if report['queries'] is None:
+        lines.append('  no ground truth: nothing judged')
+    else:
+        recalls = ' / '.join(_percent(report['recall_at'][n]) for n in ('1', '5', '10'))
+        lines += [
+            f'  {report["queries"]} queries, {report["queries_with_revisit"]} with a revisit, '
+            f'{report["queries_judged_with_revisit"]} of them judged',
+            f'  recall@1/5/10 {recalls}',
+        ]
+        for name, stage in {**report['stages'], **report['baselines']}.items():
+            full = _percent(stage['recall_at_100_precision']['value'])
+            threshold = stage['recommended_threshold']['1.0']['value']
+            at = 'none' if threshold is None else f'{threshold:.4f}'
+            lines.append(f'  {name}: recall at 100 % precision {full}, threshold {at}')
+    if report['verified_precision'] is not None:
+        lines.append(
+            f'  verified closures: precision {_percent(report["verified_precision"])}, '
+            f'recall {_percent(report["verified_recall"])}'
+        )
+    lines.append(f'  {folder / "report.html"}')
+    return '\n'.join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return '-' if value is None else f'{100 * value:.1f} %'
+
+
+def _command() -> str:
+    return shlex.join(['netvlad', *sys.argv[1:]])

@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a replay and its ground truth to every figure of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+
+from netvlad_ros.evaluation.closures import (
+    PoseError,
+    label_closures,
+    metric_pose_errors,
+)
+from netvlad_ros.evaluation.metrics import (
+    NO_MATCH,
+    RECALL_AT,
+    Decisions,
+    PrCurve,
+    StageResult,
+    labels_of,
+    rank_matches,
+    recall_at,
+    top_k_precision_recall,
+)
+from netvlad_ros.evaluation.protocol import Protocol
+from netvlad_ros.evaluation.replay import Replay
+from netvlad_ros.evaluation.thresholds import judge
+from netvlad_ros.evaluation.truth import (
+    NEITHER,
+    RIGHT,
+    WRONG,
+    BoolArray,
+    GroundTruth,
+    Int8Array,
+    Int64Array,
+    Truth,
+    truth_of_keyframes,
+)
+from netvlad_ros.types import ClosureStatus, Float32Array, FloatArray, LoopClosure
+
+RETRIEVAL, CONSISTENCY, GEOMETRY = 'retrieval', 'consistency', 'geometry'
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What ground truth says of a replay; rows are keyframes, Q of them are queries.
+
+    :param queries: (Q,) indices of keyframes that have an allowed older keyframe.
+    :param matches: (N, depth) ranked matches, scores and labels in the arrays beside it.
+    :param closure_labels: RIGHT, WRONG or NEITHER of each closure of the replay.
+    :param decisions: of each stage, over the queries.
+    :param declared: index of the match each stage declared for each query, NO_MATCH if none.
+    """
+
+    truth: Truth
+    queries: Int64Array
+    has_revisit: BoolArray
+    matches: Int64Array
+    scores: FloatArray
+    labels: Int8Array
+    closure_labels: Int8Array
+    decisions: Mapping[str, Decisions]
+    declared: Mapping[str, Int64Array]
+    stages: Mapping[str, StageResult]
+    recall_at: Mapping[str, float]
+    top_k: Mapping[str, PrCurve]
+    pose_errors: tuple[PoseError, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One recording, run and judged.
+
+    :param judgement: None where the recording has no ground truth.
+    :param baselines: decisions of other systems on the same frames, by name.
+    """
+
+    name: str
+    source: str
+    replay: Replay
+    protocol: Protocol
+    ground_truth: GroundTruth
+    similarity: Float32Array
+    judgement: Optional[Judgement]
+    baselines: Mapping[str, StageResult] = field(default_factory=dict)
+
+
+def evaluate(
+    name: str,
+    source: str,
+    replay: Replay,
+    ground_truth: GroundTruth,
+    protocol: Protocol,
+    T_base_camera: Optional[FloatArray] = None,
+) -> Evaluation:
+    """Judge a replay."""
+    similarity = replay.descriptors @ replay.descriptors.T
+    exclude_s = replay.config.search.exclude_s
+    truth = truth_of_keyframes(ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera)
+    judgement = None if truth is None else _judge(replay, similarity, truth)
+    return Evaluation(name, source, replay, protocol, ground_truth, similarity, judgement)
+
+
+def _judge(replay: Replay, similarity: Float32Array, truth: Truth) -> Judgement:
+    index_of = replay.index_of
+    returned = [
+        [(index_of[c.keyframe_id], c.similarity) for c in row if c.keyframe_id in index_of]
+        for row in replay.candidates
+    ]
+    columns, scores = rank_matches(similarity, truth.allowed, returned, max(RECALL_AT))
+    labels = labels_of(truth.labels, columns)
+    is_query = truth.allowed.any(axis=1)
+    if truth.positions_m is not None:
+        is_query &= truth.known
+    queries = np.flatnonzero(is_query).astype(np.int64)
+    has_revisit = ((truth.labels == RIGHT) & truth.allowed).any(axis=1)[queries]
+    closure_labels = label_closures(replay.closures, truth, index_of)
+    decisions = {
+        RETRIEVAL: Decisions(scores[queries, 0], labels[queries, 0], has_revisit),
+    }
+    declared = {RETRIEVAL: columns[queries, 0]}
+    for stage, accepted in _accepted_by_stage(replay).items():
+        decisions[stage], declared[stage] = _closure_decisions(
+            replay, accepted, closure_labels, queries, has_revisit, stage
+        )
+    return Judgement(
+        truth=truth,
+        queries=queries,
+        has_revisit=has_revisit,
+        matches=columns,
+        scores=scores,
+        labels=labels,
+        closure_labels=closure_labels,
+        decisions=decisions,
+        declared=declared,
+        stages={stage: judge(made) for stage, made in decisions.items()},
+        recall_at=recall_at(labels[queries], has_revisit),
+        top_k={
+            str(k): top_k_precision_recall(labels[queries], scores[queries], has_revisit, k)
+            for k in RECALL_AT
+        },
+        pose_errors=tuple(metric_pose_errors(replay.closures, truth, index_of)),
+    )
+
+
+def _accepted_by_stage(replay: Replay) -> dict[str, list[int]]:
+    """Return the positions of the closures that passed each stage; none if a stage is off."""
+    out: dict[str, list[int]] = {}
+    support = replay.config.consistency.min_support
+    if any(c.consistency > 1 for c in replay.closures):
+        out[CONSISTENCY] = [i for i, c in enumerate(replay.closures) if c.consistency >= support]
+    if any(c.status is ClosureStatus.VERIFIED for c in replay.closures):
+        out[GEOMETRY] = [
+            i for i, c in enumerate(replay.closures) if c.status is ClosureStatus.VERIFIED
+        ]
+    return out
+
+
+def stage_score(closure: LoopClosure, stage: str) -> float:
+    """Return how sure a stage is of a closure: inliers after geometry, similarity before."""
+    return float(closure.num_inliers) if stage == GEOMETRY else closure.similarity
+
+
+def _closure_decisions(
+    replay: Replay,
+    accepted: list[int],
+    closure_labels: Int8Array,
+    queries: Int64Array,
+    has_revisit: BoolArray,
+    stage: str,
+) -> tuple[Decisions, Int64Array]:
+    """Return the surest accepted closure of each query as its decision."""
+    index_of = replay.index_of
+    best: dict[int, int] = {}
+    for position in accepted:
+        query = index_of.get(replay.closures[position].query.id, NO_MATCH)
+        score = stage_score(replay.closures[position], stage)
+        held = best.get(query)
+        if held is None or score > stage_score(replay.closures[held], stage):
+            best[query] = position
+    scores = np.full(len(queries), -np.inf)
+    labels = np.full(len(queries), WRONG, dtype=np.int8)
+    declared = np.full(len(queries), NO_MATCH, dtype=np.int64)
+    for row, query in enumerate(queries):
+        position = best.get(int(query), -1)
+        if position >= 0:
+            closure = replay.closures[position]
+            scores[row] = stage_score(closure, stage)
+            labels[row] = closure_labels[position]
+            declared[row] = index_of.get(closure.match.id, NO_MATCH)
+    return Decisions(scores, labels, has_revisit), declared
+
+
+def verified_precision_recall(evaluation: Evaluation) -> tuple[Optional[float], Optional[float]]:
+    """Return precision of all VERIFIED closures, and recall of queries with a revisit by them.
+
+    None where nothing was verified, or nothing is known, or no query has a revisit (0/0).
+    """
+    judgement, replay = evaluation.judgement, evaluation.replay
+    if judgement is None:
+        return None, None
+    verified = [c.status is ClosureStatus.VERIFIED for c in replay.closures]
+    labels = judgement.closure_labels[np.asarray(verified, dtype=np.bool_)]
+    if not any(verified):
+        return None, None
+    judged = int((labels != NEITHER).sum())
+    precision = int((labels == RIGHT).sum()) / judged if judged else None
+    decisions = judgement.decisions[GEOMETRY]
+    counted = decisions.judged & decisions.has_revisit
+    if not counted.any():
+        return precision, None
+    return precision, float((decisions.labels[counted] == RIGHT).mean())
