@@ -36,9 +36,10 @@ class InputPolicy:
     :param value_range: what a white pixel is: 255 or 1.
     :param colour_order: 'rgb' or 'bgr', the order of the network's first weights.
     :param resize: 'fixed' to ``height`` x ``width``; 'max_side' shrinks the longer side to
-        max(height, width) and never enlarges; 'none' takes any size.
-    :param height: default input height in pixels.
-    :param width: default input width in pixels.
+        ``max_side`` and never enlarges; 'none' takes any size.
+    :param height: input height in pixels; of the images it was trained on unless 'fixed'.
+    :param width: likewise.
+    :param max_side: in pixels, read only by 'max_side'.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -48,6 +49,7 @@ class InputPolicy:
     resize: str = 'fixed'
     height: int = 240
     width: int = 320
+    max_side: int = 0
 
     def __post_init__(self) -> None:
         if self.resize not in RESIZES:
@@ -60,10 +62,9 @@ class InputPolicy:
         """Return the network's input height and width for an image of the given size."""
         if self.resize == 'fixed':
             return self.height, self.width
-        limit = max(self.height, self.width)
-        if self.resize == 'none' or max(height, width) <= limit:
+        if self.resize == 'none' or max(height, width) <= self.max_side:
             return height, width
-        scale = limit / max(height, width)
+        scale = self.max_side / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def resize_image(self, image_rgb: UInt8Array) -> UInt8Array:
