@@ -34,6 +34,8 @@ from netvlad_ros.errors import ModelError
 # Positions of VGG16's convolutions in torchvision; the files agree, though ReLU and pooling
 # are swapped in them.
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+# Where hloc's files have the NetVLAD layer and the whitening.
+_CORE, _WPCA = 30, 33
 # hloc shrinks larger images to this.
 _MAX_SIDE = 1024
 
@@ -53,9 +55,11 @@ def read(source: Path) -> Imported:
         state[f'features.{index}.bias'] = _tensor(weights[1].reshape(-1))
     backbone = make_backbone('vgg16')
     load_torchvision_state(backbone, state)
-    core = _weights(layers, _index_of(layers, 'vlad:core'))
-    if len(core) not in (2, 3):
-        raise ModelError(f'{str(source)!r}: vlad:core has {len(core)} weights, expected 2 or 3')
+    core = _weights(layers, _index_of(layers, 'vlad:core', _CORE))
+    if len(core) not in (2, 3) or core[0].ndim != 2:
+        raise ModelError(
+            f'{str(source)!r}: no NetVLAD layer of 2 or 3 weights in {_describe(layers)}'
+        )
     bias = _tensor(core[1].reshape(-1)) if len(core) == 3 else None
     pooling = netvlad_layer(_tensor(core[0].T), _tensor(-core[-1].T), bias, backbone.channels)
     whitening = _whitening(layers, pooling.clusters, backbone.channels)
@@ -96,10 +100,9 @@ def _load(source: Path) -> tuple[list[Any], list[float]]:
 
 
 def _whitening(layers: list[Any], clusters: int, channels: int) -> Optional[Whitening]:
-    names = [getattr(layer, 'name', '') for layer in layers]
-    if 'WPCA' not in names:
+    weights = _weights(layers, _index_of(layers, 'WPCA', _WPCA))
+    if not weights:
         return None
-    weights = _weights(layers, names.index('WPCA'))
     matrix = weights[0]  # (D*K, P) after squeezing 1 x 1 x D*K x P
     if len(weights) != 2 or matrix.ndim != 2 or matrix.shape[0] != clusters * channels:
         raise ModelError(f'WPCA is {matrix.shape}, expected {clusters * channels} rows')
@@ -117,11 +120,10 @@ def _weights(layers: list[Any], index: int) -> list[npt.NDArray[np.float32]]:
     return [np.asarray(w, dtype=np.float32) for w in weights]
 
 
-def _index_of(layers: list[Any], name: str) -> int:
+def _index_of(layers: list[Any], name: str, usual: int) -> int:
+    """Return where a layer is by its name, or where it usually is if the file has no names."""
     names = [getattr(layer, 'name', '') for layer in layers]
-    if name not in names:
-        raise ModelError(f'no layer {name!r} in {_describe(layers)}')
-    return names.index(name)
+    return names.index(name) if name in names else usual
 
 
 def _describe(layers: list[Any]) -> str:
