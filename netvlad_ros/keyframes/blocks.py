@@ -19,9 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import errno
+import mmap
 import os
 from pathlib import Path
 import struct
+import threading
 from typing import Any, Optional
 import zlib
 
@@ -38,6 +40,8 @@ _HEADER = struct.Struct('<8sIIIIQ')
 _ENTRY = struct.Struct('<QII')
 _HEADER_BYTES = 64
 _PAGE = 4096
+# NumPy copies these with the interpreter locked: an add waits no longer than for this much.
+_READ_BYTES = 1 << 20
 
 
 def rows_per_block(dim: int, dtype: str) -> int:
@@ -65,6 +69,7 @@ class Block:
         self._row_bytes = dim * self._dtype.itemsize
         self._data_offset = -(-(_HEADER_BYTES + capacity * _ENTRY.size) // _PAGE) * _PAGE
         self._fd: Optional[int] = None
+        self.stored = capacity  # rows that the file had room for when it was opened
         self.rows: npt.NDArray[Any]
         if path is None:
             self.rows = np.zeros((capacity, dim), self._dtype)
@@ -81,66 +86,79 @@ class Block:
         full = self._data_offset + self.capacity * self._row_bytes
         if mode == 'create':
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            os.pwrite(self._fd, self._header(), 0)
+            _write_all(self._fd, self._header(), 0)
             os.ftruncate(self._fd, full)
         else:
-            flags = os.O_RDWR if mode == 'append' else os.O_RDONLY
-            try:
-                self._fd = os.open(path, flags | os.O_CLOEXEC)
-            except FileNotFoundError as error:
-                raise MapError(
-                    f"descriptor block {path} is missing; see 'netvlad map verify'"
-                ) from error
+            if fault := self.check_header():
+                raise MapError(f"{path}: {fault}; see 'netvlad map verify'")
+            self.stored = self._rows_in_file()
             if mode == 'append':
+                self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 os.ftruncate(self._fd, full)
         # Beyond the end of a cut file the mapping would be a bus error: map what is there.
-        size = os.fstat(self._fd).st_size
-        stored = max(0, min(self.capacity, (size - self._data_offset) // self._row_bytes))
-        if stored == 0:
+        rows = self._rows_in_file()
+        if rows == 0:
             self.rows = np.zeros((0, self._dim), self._dtype)
         else:
             self.rows = np.memmap(
-                path, self._dtype, mode='r', offset=self._data_offset, shape=(stored, self._dim)
+                path, self._dtype, mode='r', offset=self._data_offset, shape=(rows, self._dim)
             )
+
+    def _rows_in_file(self) -> int:
+        assert self.path is not None
+        size = self.path.stat().st_size
+        return max(0, min(self.capacity, (size - self._data_offset) // self._row_bytes))
 
     def check_header(self) -> Optional[str]:
         """Return what is wrong with the header of the file, None if nothing."""
-        if self._fd is None:
+        if self.path is None:
             return None
-        found = os.pread(self._fd, _HEADER_BYTES, 0)
+        try:
+            with self.path.open('rb') as file:
+                found = file.read(_HEADER_BYTES)
+        except FileNotFoundError:
+            return 'missing'
         if found == self._header():
             return None
         if found[:8] != _MAGIC:
             return 'not a descriptor block'
         version = int.from_bytes(found[8:12], 'little')
         if version > _VERSION:
-            return f'version {version}, known is {_VERSION}'
+            return f'version {version}, this program knows {_VERSION}: update netvlad_ros'
         return 'header damaged'
 
     def write(self, row: int, keyframe_id: int, descriptor: npt.NDArray[Any]) -> int:
         """Store a descriptor (dim,) of the block's dtype in a row; returns its checksum."""
         data = descriptor.tobytes()
         checksum = row_checksum(keyframe_id, data)
-        if self._fd is None:
+        if self.path is None:
             self.rows[row] = descriptor
             return checksum
+        assert self._fd is not None
         entry = _ENTRY.pack(keyframe_id, checksum, 0)
         _write_all(self._fd, data, self._data_offset + row * self._row_bytes)
         _write_all(self._fd, entry, _HEADER_BYTES + row * _ENTRY.size)
         return checksum
 
-    def damaged_rows(self, ids: npt.NDArray[np.int64], checksums: Sequence[int]) -> list[int]:
-        """Return the rows (from 0) whose stored bytes do not have the checksum expected."""
-        if self._fd is None:
+    def damaged_rows(
+        self, first: int, ids: Sequence[int], checksums: Sequence[int]
+    ) -> list[int]:
+        """Return the rows from ``first`` whose stored bytes do not have the checksum expected."""
+        if self.path is None:
             return []
         bad = []
-        for row, (keyframe_id, checksum) in enumerate(zip(ids.tolist(), checksums, strict=True)):
-            offset = self._data_offset + row * self._row_bytes
-            data = os.pread(self._fd, self._row_bytes, offset)
-            entry = os.pread(self._fd, _ENTRY.size, _HEADER_BYTES + row * _ENTRY.size)
-            intact = len(data) == self._row_bytes and row_checksum(keyframe_id, data) == checksum
-            if not intact or entry != _ENTRY.pack(keyframe_id, checksum, 0):
-                bad.append(row)
+        with self.path.open('rb') as file:
+            pairs = zip(ids, checksums, strict=True)
+            for row, (keyframe_id, checksum) in enumerate(pairs, first):
+                entry = os.pread(file.fileno(), _ENTRY.size, _HEADER_BYTES + row * _ENTRY.size)
+                offset = self._data_offset + row * self._row_bytes
+                data = os.pread(file.fileno(), self._row_bytes, offset)
+                # A cut file gives fewer bytes, which have another checksum.
+                if (
+                    row_checksum(keyframe_id, data) != checksum
+                    or entry != _ENTRY.pack(keyframe_id, checksum, 0)
+                ):
+                    bad.append(row)
         return bad
 
     def sync(self) -> None:
@@ -149,11 +167,11 @@ class Block:
             os.fdatasync(self._fd)
 
     def close(self, used_rows: Optional[int] = None) -> None:
-        """Close the file; after the last of ``used_rows`` it is cut (None leaves it)."""
+        """Close the file for writing; after ``used_rows`` it is cut (None leaves it)."""
         if self._fd is None:
             return
         if used_rows is not None:
-            self.rows = np.zeros((0, self._dim), self._dtype)
+            self.rows = self.rows[:used_rows]
             os.ftruncate(self._fd, self._data_offset + used_rows * self._row_bytes)
         os.close(self._fd)
         self._fd = None
@@ -170,16 +188,18 @@ class DescriptorBlocks:
         self, folder: Optional[Path], dim: int, dtype: str, count: int, mode: str = 'append',
         rows: Optional[int] = None,
     ) -> None:
-        self._folder, self.dim, self.dtype, self._mode = folder, dim, dtype, mode
+        self.folder, self.dim, self.dtype, self._mode = folder, dim, dtype, mode
         self.rows_per_block = rows or rows_per_block(dim, dtype)
+        self.row_bytes = dim * np.dtype(dtype).itemsize
         self.blocks: list[Block] = []
         self._unsynced: set[int] = set()
+        self._lock = threading.Lock()
         for number in range(-(-count // self.rows_per_block)):
             last = (number + 1) * self.rows_per_block >= count
             self.blocks.append(self._block(number, mode if last else 'read'))
 
     def _block(self, number: int, mode: str) -> Block:
-        path = None if self._folder is None else self._folder / f'block_{number:06d}.bin'
+        path = None if self.folder is None else self.folder / f'block_{number:06d}.bin'
         return Block(path, number, self.dim, self.dtype, self.rows_per_block, mode)
 
     def encode(self, descriptor: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -193,32 +213,84 @@ class DescriptorBlocks:
         """
         number, offset = divmod(row, self.rows_per_block)
         try:
-            if number == len(self.blocks):
-                self.blocks.append(self._block(number, 'create'))
-                self._sync_folder()
+            self.prepare(row)
             self._unsynced.add(number)
             return self.blocks[number].write(offset, keyframe_id, stored)
         except OSError as error:
-            raise MapError(_explain(error, self._folder)) from error
+            raise MapError(_explain(error, self.folder)) from error
+
+    def prepare(self, row: int) -> None:
+        """Make the block that ``row`` will be in, if it is not there yet."""
+        with self._lock:
+            if row // self.rows_per_block == len(self.blocks):
+                self.blocks.append(self._block(len(self.blocks), 'create'))
+                self._sync_folder()
+
+    def release(self) -> None:
+        """Tell the system that mapped pages need not stay in this process's memory."""
+        for block in self.blocks:
+            if block.path is not None and len(block.rows):
+                block.rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+    def refresh(self, count: int) -> None:
+        """Follow a writer in another process to its first ``count`` rows."""
+        size = self.rows_per_block
+        for number in range(-(-count // size)):
+            needed = min(size, count - number * size)
+            if number == len(self.blocks):
+                self.blocks.append(self._block(number, 'read'))
+            elif len(self.blocks[number].rows) < needed:
+                self.blocks[number].close()
+                self.blocks[number] = self._block(number, 'read')
+
+    def missing_rows(self, count: int) -> list[int]:
+        """Return those of the first ``count`` rows that lie beyond the end of their file."""
+        missing: list[int] = []
+        for block in self.blocks:
+            start = block.number * self.rows_per_block
+            needed = max(0, min(self.rows_per_block, count - start))
+            missing += range(start + min(needed, block.stored), start + needed)
+        return missing
+
+    def damaged_rows(
+        self, first: int, ids: Sequence[int], checksums: Sequence[int]
+    ) -> list[int]:
+        """Return the rows from ``first`` on whose stored bytes do not have their checksum."""
+        bad, row, end = [], first, first + len(ids)
+        while row < end:
+            number, offset = divmod(row, self.rows_per_block)
+            stop = min(end, (number + 1) * self.rows_per_block)
+            part = slice(row - first, stop - first)
+            found = self.blocks[number].damaged_rows(offset, ids[part], checksums[part])
+            bad += [number * self.rows_per_block + inside for inside in found]
+            row = stop
+        return bad
 
     def read(self, rows: npt.NDArray[np.int64]) -> Float32Array:
         """Return the descriptors of some rows as (N, dim) float32."""
         out = np.empty((len(rows), self.dim), np.float32)
-        numbers = rows // self.rows_per_block
-        for number in np.unique(numbers):
-            chosen = numbers == number
-            out[chosen] = self.blocks[number].rows[rows[chosen] % self.rows_per_block]
+        order = np.argsort(rows, kind='stable')
+        step = max(1, _READ_BYTES // self.row_bytes)
+        bounds = np.arange(0, self.rows_per_block * (len(self.blocks) + 1), self.rows_per_block)
+        edges = np.searchsorted(rows[order], bounds)
+        for block, low, high in zip(self.blocks, edges[:-1], edges[1:], strict=True):
+            for start in range(low, high, step):
+                part = order[start : min(high, start + step)]
+                out[part] = np.take(block.rows, rows[part] - block.number * self.rows_per_block, 0)
         return out
 
     def sync(self) -> None:
         """Wait until everything written is on the disk."""
         for number in sorted(self._unsynced):
+            # Discarded first: a row written meanwhile marks the block again.
             self._unsynced.discard(number)
             self.blocks[number].sync()
+            if number not in self._unsynced and number < max(self._unsynced, default=-1):
+                self.blocks[number].close()
 
     def _sync_folder(self) -> None:
-        if self._folder is not None:
-            sync_folder(self._folder)
+        if self.folder is not None:
+            sync_folder(self.folder)
 
     def bytes_on_disk(self) -> int:
         """Return the size of the block files."""
@@ -231,8 +303,17 @@ class DescriptorBlocks:
             used = None
             if self._mode == 'append':
                 used = min(self.rows_per_block, max(0, count - block.number * self.rows_per_block))
-            is_last = block is self.blocks[-1]
-            block.close(used if is_last else None)
+            block.close(used if used != self.rows_per_block else None)
+            if used == 0 and block.path is not None:
+                block.path.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file over another; after a power cut one of the two is there, complete."""
+    with source.open('rb') as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:

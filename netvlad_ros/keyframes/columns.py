@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 import numpy.typing as npt
 
-from netvlad_ros.keyframes.records import Exclusion
+from netvlad_ros.keyframes.records import Entry, Exclusion
 
 Range = tuple[int, int]
 _FEW_IDS = 64  # cut out of the ranges one by one; more of them become a mask
@@ -47,8 +47,9 @@ class Columns:
         self._cameras = np.empty(1024, np.int32)
         self._camera_numbers: dict[str, int] = {}
         self._runs: list[_Run] = []
+        self._hidden: list[Range] = []
 
-    def append(self, keyframe_id: int, stamp_ns: int, session: str, camera: str) -> None:
+    def append(self, entry: Entry) -> None:
         """Add a row; ids rise."""
         row = self.count
         if row == len(self.ids):
@@ -57,15 +58,21 @@ class Columns:
                 new = np.empty(2 * row, old.dtype)
                 new[:row] = old
                 setattr(self, name, new)
-        self.ids[row] = keyframe_id
-        self.stamps_ns[row] = stamp_ns
-        self._cameras[row] = self._camera_numbers.setdefault(camera, len(self._camera_numbers))
+        self.ids[row] = entry.keyframe_id
+        self.stamps_ns[row] = entry.stamp_ns
+        camera = self._camera_numbers.setdefault(entry.camera, len(self._camera_numbers))
+        self._cameras[row] = camera
         run = self._runs[-1] if self._runs else None
-        if run and run.session == session and self.stamps_ns[row - 1] <= stamp_ns:
+        rises = bool(row) and self.stamps_ns[row - 1] <= entry.stamp_ns
+        if run and rises and run.session == entry.session:
             run.end = row + 1
         else:
-            self._runs.append(_Run(session, row, row + 1))
+            self._runs.append(_Run(entry.session, row, row + 1))
         self.count = row + 1
+
+    def hide(self, rows: list[int]) -> None:
+        """Leave rows out of every selection."""
+        self._hidden = [(row, row + 1) for row in rows]
 
     def row(self, keyframe_id: int) -> Optional[int]:
         """Return the row of a keyframe, None if it is not in the map."""
@@ -76,8 +83,8 @@ class Columns:
         """Return the rows that an exclusion leaves."""
         count = self.count
         if exclude is None:
-            return Selection([(0, count)] if count else [])
-        cuts = [self._cut_of_run(run, exclude) for run in list(self._runs)]
+            return Selection(_remaining(count, self._hidden))
+        cuts = self._hidden + [self._cut_of_run(run, exclude) for run in list(self._runs)]
         mask = None
         if exclude.camera is not None and exclude.camera in self._camera_numbers:
             mask = self._cameras[:count] != self._camera_numbers[exclude.camera]

@@ -29,18 +29,20 @@ class ExactIndex:
     :param pool: of ``threads`` workers whose faiss runs on one thread each.
     """
 
-    kind = 'exact'
-
     def __init__(self, blocks: DescriptorBlocks, pool: Executor, threads: int) -> None:
         self._blocks, self._pool, self._threads = blocks, pool, threads
         self._half = blocks.dtype == 'float16'
+        # faiss index of each block, None where nobody searches
         self._codes: list[Any] = []
 
-    def load(self, count: int) -> None:
-        """Take in the rows that a map already has."""
+    def load(self, count: int, first: int = 0) -> None:
+        """Take in the rows that a map already has; none before ``first`` will be searched."""
         if self._half:
             size = self._blocks.rows_per_block
+            self._codes = [None] * (first // size)
             for number, block in enumerate(self._blocks.blocks):
+                if (number + 1) * size <= first:
+                    continue
                 rows = block.rows[: max(0, min(size, count - number * size))]
                 self._put(number, 0, np.ascontiguousarray(rows))
 
@@ -49,6 +51,12 @@ class ExactIndex:
         if self._half:
             number, offset = divmod(row, self._blocks.rows_per_block)
             self._put(number, offset, stored[None])
+
+    def drop(self, row: int) -> None:
+        """Free what only rows before ``row`` need."""
+        if self._half:
+            for number in range(min(len(self._codes), row // self._blocks.rows_per_block)):
+                self._codes[number] = None
 
     def prepare(self, row: int) -> None:
         """Allocate memory for the block that ``row`` will be in, ahead of time."""
@@ -101,16 +109,15 @@ class ExactIndex:
         start = number * self._blocks.rows_per_block
         if mask is not None and not mask[start + low : start + high].all():
             return self._scan_masked(query, k, part, mask)
-        if self._half:
+        codes = self._codes[number] if self._half else None
+        if codes is not None:
             params = faiss.SearchParameters(sel=faiss.IDSelectorRange(low, high, True))  # type: ignore[call-arg]
-            found, rows = self._codes[number].search(query[None], k, params=params)
+            found, rows = codes.search(query[None], min(k, high - low), params=params)
         else:
-            found, rows = faiss.knn(
-                query[None], self._blocks.blocks[number].rows[low:high], min(k, high - low),
-                metric=faiss.METRIC_INNER_PRODUCT,
-            )
+            vectors = np.asarray(self._blocks.blocks[number].rows[low:high], np.float32)
+            found, rows = _nearest(query, vectors, k)
             rows = rows + low
-        return _valid(found[0], rows[0] + start, high - low)
+        return found[0], rows[0] + start
 
     def _scan_masked(
         self, query: Float32Array, k: int, part: tuple[int, int, int],
@@ -121,25 +128,20 @@ class ExactIndex:
         chosen = low + np.flatnonzero(mask[start + low : start + high])
         if len(chosen) == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        if self._half:
-            selector = faiss.IDSelectorBatch(chosen.astype(np.int64))
-            params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            found, rows = self._codes[number].search(query[None], k, params=params)
-            return _valid(found[0], rows[0] + start, len(chosen))
-        vectors = np.ascontiguousarray(self._blocks.blocks[number].rows[chosen])
-        found, rows = faiss.knn(
-            query[None], vectors, min(k, len(chosen)), metric=faiss.METRIC_INNER_PRODUCT
-        )
+        vectors = np.asarray(self._blocks.blocks[number].rows[chosen], np.float32)
+        found, rows = _nearest(query, vectors, k)
         return found[0], chosen[rows[0]] + start
 
-    def stats(self) -> dict[str, object]:
-        """Return what the index holds."""
-        size = sum(int(codes.codes.size()) for codes in self._codes)
-        return {'kind': f'exact {self._blocks.dtype}', 'index_bytes': size}
+    def size_bytes(self, count: int) -> int:
+        """Return the memory that searching takes: copies, or the rows where they lie."""
+        if self._half:
+            return sum(int(codes.codes.size()) for codes in self._codes if codes is not None)
+        return count * self._blocks.row_bytes
 
 
-def _valid(found: Float32Array, rows: npt.NDArray[np.int64], limit: int) -> Hits:
-    return found[:limit], rows[:limit]
+def _nearest(query: Float32Array, vectors: Float32Array, k: int) -> tuple[Any, Any]:
+    metric = faiss.METRIC_INNER_PRODUCT
+    return faiss.knn(query[None], vectors, min(k, len(vectors)), metric=metric)
 
 
 def best_of(hits: list[Hits], k: int) -> Hits:

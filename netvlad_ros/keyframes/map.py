@@ -5,28 +5,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-import os
 from pathlib import Path
 import threading
 from types import TracebackType
 from typing import Optional
 import uuid
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import InputError, MapError
-from netvlad_ros.keyframes.blocks import DescriptorBlocks
-from netvlad_ros.keyframes.columns import Columns
-from netvlad_ros.keyframes.exact_index import ExactIndex
+from netvlad_ros.keyframes.locking import WriterLock
+from netvlad_ros.keyframes.maintenance import Maintenance
 from netvlad_ros.keyframes.opening import open_store
 from netvlad_ros.keyframes.places import Places
-from netvlad_ros.keyframes.records import Exclusion, Neighbour, Session
+from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour, Session
 from netvlad_ros.keyframes.store import Store, pack_pose, utc_now
+from netvlad_ros.keyframes.vectors import LocalVectors, Vectors
 from netvlad_ros.types import (
     Camera,
     Float32Array,
@@ -48,25 +45,25 @@ class KeyframeMap:
     """
 
     def __init__(
-        self, store: Store, blocks: DescriptorBlocks, config: MapConfig, read_only: bool,
+        self, store: Store, vectors: Vectors, config: MapConfig, lock: Optional[WriterLock],
+        read_only: bool,
     ) -> None:
-        self._store, self._blocks, self._config = store, blocks, config
-        self.read_only = read_only
+        self._store, self._vectors, self._config = store, vectors, config
+        self._writer_lock, self.read_only = lock, read_only
         meta = store.meta()
         self.model_id, self.dim = meta['model_id'], int(meta['dim'])
         self._lock = threading.RLock()
-        self._threads = config.threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(
-            self._threads, 'map-search', initializer=faiss.omp_set_num_threads, initargs=(1,)
-        )
         self._places = Places(store, int(config.visit_gap_s * _NS))
         self._sessions = store.sessions()
         self._cameras = store.cameras()
         self._session_number: Optional[int] = None
-        self._columns = Columns()
-        self._index = ExactIndex(blocks, self._pool, self._threads)
-        self._load_rows()
+        self._next_id = int(store.rows('SELECT COALESCE(MAX(id), -1) + 1 FROM keyframes')[0][0])
         self._closed = False
+        self._threads: list[Maintenance] = []
+        if not read_only:
+            self._threads.append(Maintenance('map-files', [vectors.maintain, self._fold]))
+            self._threads.append(Maintenance('map-index', [vectors.improve]))
+            self._wake()
 
     @classmethod
     def open(
@@ -83,19 +80,22 @@ class KeyframeMap:
         """
         config = config or MapConfig()
         folder = Path(path) if path else None
-        store = open_store(folder, model_id, dim, config, read_only)
-        meta = store.meta()
-        if meta['model_id'] != model_id or int(meta['dim']) != dim:
-            raise MapError(
-                f'{store.name} was made with {meta["model_id"]} ({meta["dim"]}-D), not with '
-                f"{model_id} ({dim}-D): make it anew with 'netvlad map redescribe'"
-            )
-        count = int(store.rows('SELECT COUNT(*) FROM keyframes')[0][0])
-        blocks = DescriptorBlocks(
-            folder, dim, meta['dtype'], count, 'read' if read_only else 'append',
-            int(meta['rows_per_block']),
-        )
-        return cls(store, blocks, config, read_only)
+        store, lock = open_store(folder, model_id, dim, config, read_only)
+        try:
+            meta = store.meta()
+            if meta['model_id'] != model_id or int(meta['dim']) != dim:
+                raise MapError(
+                    f'{store.name} was made with {meta["model_id"]} ({meta["dim"]}-D), not with '
+                    f"{model_id} ({dim}-D): make it anew with 'netvlad map redescribe'"
+                )
+            entries, checksums = store.entries()
+            vectors = LocalVectors(folder, meta, entries, checksums, config, read_only)
+            return cls(store, vectors, config, lock, read_only)
+        except BaseException:
+            store.connection.close()
+            if lock is not None:
+                lock.release()
+            raise
 
     def __enter__(self) -> KeyframeMap:
         return self
@@ -107,16 +107,24 @@ class KeyframeMap:
         self.close()
 
     def __len__(self) -> int:
-        return self._columns.count
+        return len(self._vectors)
 
-    def _load_rows(self) -> None:
-        for keyframe_id, stamp_ns, session, camera in self._store.rows(
-            'SELECT id, stamp_ns, session_id, camera_id FROM keyframes ORDER BY id'
-        ):
-            self._columns.append(
-                keyframe_id, stamp_ns, self._sessions[session].uuid, self._cameras[camera][1].name
-            )
-        self._index.load(self._columns.count)
+    def refresh(self) -> int:
+        """Read what a writer in another process added since; returns the number of keyframes."""
+        with self._lock:
+            if not self.read_only:
+                return 0
+            self._sessions, self._cameras = self._store.sessions(), self._store.cameras()
+            entries, _ = self._store.entries(self._next_id - 1)
+            if entries:
+                self._vectors.follow(entries)
+                self._next_id = entries[-1].keyframe_id + 1
+            return len(entries)
+
+    def _fold(self) -> None:
+        """Move the log into the database, descriptors first: none is named before it is there."""
+        self._vectors.sync()
+        self._store.fold()
 
     def close(self) -> None:
         """Make everything durable and let go of the files; may be called twice."""
@@ -124,16 +132,22 @@ class KeyframeMap:
             if self._closed:
                 return
             self._closed = True
+        # Outside the lock: a job in progress may wait for it.
+        self._vectors.stop_improving()
+        for thread in self._threads:
+            thread.stop()
+        with self._lock:
             if not self.read_only:
-                self._blocks.sync()
-            self._blocks.close(self._columns.count)
+                self._vectors.sync()
+            self._vectors.close()
             self._store.connection.close()
-            self._pool.shutdown()
+            if self._writer_lock is not None:
+                self._writer_lock.release()
 
     def flush(self) -> None:
         """Wait until everything added so far would survive a power cut."""
         with self._writing():
-            self._blocks.sync()
+            self._vectors.sync()
             self._store.rows('PRAGMA wal_checkpoint(FULL)')
 
     # Sessions
@@ -192,12 +206,12 @@ class KeyframeMap:
                 self.begin_session()
             number = self._session_number
             assert number is not None
-            row = self._columns.count
-            keyframe_id = int(self._columns.ids[row - 1]) + 1 if row else 0
-            stored = self._blocks.encode(vector)
-            checksum = self._blocks.write(row, keyframe_id, stored)
+            session = self._sessions[number].uuid
+            keyframe_id = self._next_id
+            entry = Entry(keyframe_id, frame.stamp_ns, session, frame.camera.name)
+            checksum = self._vectors.write(entry, vector)
             if self._config.durability == 'full':
-                self._blocks.sync()
+                self._vectors.sync()
             cameras = dict(self._cameras)
             try:
                 with self._store.transaction():
@@ -212,9 +226,9 @@ class KeyframeMap:
             except BaseException:
                 self._cameras = cameras
                 raise
-            self._index.append(row, stored)
-            session = self._sessions[number].uuid
-            self._columns.append(keyframe_id, frame.stamp_ns, session, frame.camera.name)
+            self._vectors.publish(entry)
+            self._next_id += 1
+            self._wake()
         keyframe = Keyframe(
             keyframe_id, frame.stamp_ns, session, frame.camera.name, visit.place_id,
             frame.T_odom_base,
@@ -251,27 +265,25 @@ class KeyframeMap:
 
         :raises MapError: the map does not have one of them.
         """
-        return self._blocks.read(np.array([self._row(i) for i in ids], np.int64))
+        return self._vectors.read(ids)
 
     def thumbnail(self, keyframe_id: int) -> Optional[bytes]:
         """Return the JPEG of a keyframe, None if none was stored."""
-        self._row(keyframe_id)
+        self._check_known(keyframe_id)
         with self._lock:
             return self._store.thumbnail(keyframe_id)
 
     def camera(self, keyframe_id: int) -> Camera:
         """Return the camera that took a keyframe."""
-        self._row(keyframe_id)
+        self._check_known(keyframe_id)
         with self._lock:
             sql = 'SELECT camera_id FROM keyframes WHERE id = ?'
             number = self._store.rows(sql, keyframe_id)[0][0]
             return self._cameras[number][1]
 
-    def _row(self, keyframe_id: int) -> int:
-        row = self._columns.row(keyframe_id)
-        if row is None:
+    def _check_known(self, keyframe_id: int) -> None:
+        if keyframe_id not in self._vectors:
             raise MapError(f'keyframe {keyframe_id!r} is not in {self._store.name}')
-        return row
 
     # Search
 
@@ -283,15 +295,7 @@ class KeyframeMap:
         :param descriptor: (D,) float32 of unit length.
         :param exclude: keyframes that are not looked at; the result is the best of the others.
         """
-        vector = self._checked(descriptor)
-        similarities, rows = self._index.search(vector, k, self._columns.select(exclude))
-        ids = self._columns.ids[rows]
-        return [
-            Neighbour(keyframe_id, similarity)
-            for keyframe_id, similarity in zip(
-                ids.tolist(), similarities.tolist(), strict=True
-            )
-        ]
+        return self._vectors.search(self._checked(descriptor), k, exclude)
 
     # Closures and places
 
@@ -299,10 +303,11 @@ class KeyframeMap:
         """Store closures, all or none; their status may merge or split places."""
         with self._writing(), self._store.transaction():
             for closure in closures:
-                self._row(closure.query.id)
-                self._row(closure.match.id)
+                self._check_known(closure.query.id)
+                self._check_known(closure.match.id)
                 self._store.put_closure(closure)
                 self._places.apply(closure)
+            self._wake()
 
     def update_closure(self, closure: LoopClosure) -> None:
         """Replace the closure of the same query and match; it may merge or split places."""
@@ -330,7 +335,7 @@ class KeyframeMap:
             'dim': self.dim,
             'storage': self._store.name,
             'durability': self._config.durability,
-            **self._index.stats(),
+            **self._vectors.stats(),
         }
 
     @contextmanager
@@ -338,6 +343,10 @@ class KeyframeMap:
         with self._lock:
             self._check_writable()
             yield
+
+    def _wake(self) -> None:
+        for thread in self._threads:
+            thread.wake()
 
     def _check_writable(self) -> None:
         if self._closed:

@@ -52,3 +52,13 @@ class Neighbour:
 
     keyframe_id: int
     similarity: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an exclusion can ask of a keyframe."""
+
+    keyframe_id: int
+    stamp_ns: int
+    session: str
+    camera: str

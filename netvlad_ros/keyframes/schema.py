@@ -92,10 +92,10 @@ def create(connection: sqlite3.Connection) -> None:
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 
 
-def migrate(connection: sqlite3.Connection, source: str) -> bool:
-    """Bring the tables to the current version; returns whether anything changed.
+def check(connection: sqlite3.Connection, source: str, may_be_older: bool = False) -> int:
+    """Return the schema version of a database.
 
-    :raises MapError: the file is not a map, or is of a newer version than this program knows.
+    :raises MapError: the file is not a map, or not of a version that can be used.
     """
     version = int(connection.execute('PRAGMA user_version').fetchone()[0])
     application = int(connection.execute('PRAGMA application_id').fetchone()[0])
@@ -106,7 +106,16 @@ def migrate(connection: sqlite3.Connection, source: str) -> bool:
             f'{source} has schema version {version}, this program knows up to {SCHEMA_VERSION}: '
             f'update netvlad_ros'
         )
+    if version < SCHEMA_VERSION and not may_be_older:
+        raise MapError(
+            f'{source} has schema version {version}: open it once for writing, which brings it to '
+            f'{SCHEMA_VERSION}'
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from an older version to the current one; call it in a transaction."""
     for step in range(version, SCHEMA_VERSION):
         MIGRATIONS[step](connection)
     connection.execute(f'PRAGMA user_version = {SCHEMA_VERSION}')
-    return version < SCHEMA_VERSION

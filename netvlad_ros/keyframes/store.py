@@ -17,7 +17,7 @@ import numpy as np
 
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
-from netvlad_ros.keyframes.records import Session
+from netvlad_ros.keyframes.records import Entry, Session
 from netvlad_ros.types import (
     Camera,
     ClosureStatus,
@@ -57,8 +57,9 @@ def connect(path: Optional[Path], mode: str) -> sqlite3.Connection:
 class Store:
     """Reads and writes rows. Writing happens inside ``with store.transaction():``."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
-        self.connection, self.name = connection, name
+    def __init__(self, connection: sqlite3.Connection, path: Optional[Path]) -> None:
+        self.connection, self.path = connection, path
+        self.name = 'map in memory' if path is None else str(path.parent)
         self._inserts = {table: _insert(table) for table in schema.TABLES}
 
     @contextmanager
@@ -149,6 +150,24 @@ class Store:
         else:
             rows = self.rows(_KEYFRAME + 'WHERE s.uuid = ? ORDER BY k.id', session)
         return [_keyframe(row) for row in rows]
+
+    def entries(self, after_id: int = -1) -> tuple[list[Entry], list[int]]:
+        """Return what the index needs of the keyframes after an id, and their checksums."""
+        rows = self.rows(
+            'SELECT k.id, k.stamp_ns, s.uuid, c.name, k.descriptor_crc FROM keyframes k '
+            'JOIN sessions s ON s.id = k.session_id JOIN cameras c ON c.id = k.camera_id '
+            'WHERE k.id > ? ORDER BY k.id', after_id,
+        )
+        return [Entry(*row[:4]) for row in rows], [row[4] for row in rows]
+
+    def fold(self) -> None:
+        """Move the log into the database file, on a connection of its own: no add waits for it."""
+        if self.path is not None:
+            connection = connect(self.path, 'rw')
+            try:
+                connection.execute('PRAGMA wal_checkpoint(PASSIVE)')
+            finally:
+                connection.close()
 
     def thumbnail(self, keyframe_id: int) -> Optional[bytes]:
         """Return the JPEG of a keyframe, None if it has none."""
