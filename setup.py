@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 SOURCE = Path(__file__).resolve().parent
 NAME = 'netvlad_ros'
 SHARE = f'share/{NAME}'
-COMMANDS = ('bench', 'evaluate', 'play', 'simulate')
+COMMANDS = ('evaluate', 'listen', 'play', 'simulate')
 
 # `ros2 run netvlad_ros evaluate` finds these below lib/; pip would put them on everyone's PATH,
 # so they are made only when colcon drives setup.py.

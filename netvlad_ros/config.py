@@ -187,6 +187,15 @@ class VerificationConfig:
         0.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
         minimum=0.0, maximum=1e6,
     )
+    views_in_memory: int = setting(
+        1000, 'Keyframes whose features stay in memory, about 0.5 MB each; older ones are seen '
+        'through their thumbnails.',
+        unit='keyframes', minimum=1, maximum=100000,
+    )
+    odometry_noise: float = setting(
+        0.01, 'Error of the distance that odometry measures between neighbouring keyframes.',
+        minimum=0.0, maximum=1.0,
+    )
     time_budget_s: float = setting(
         0.5, 'A check that takes longer ends as REJECTED with the reason TIME_BUDGET.',
         unit='s', minimum=0.001, maximum=60.0,

@@ -78,7 +78,7 @@ class Frame:
     """One camera image with the odometry pose at its stamp.
 
     :param image_rgb: (H, W, 3) uint8 RGB.
-    :param T_odom_base: (4, 4) pose of the robot's base in the odometry frame; None without odometry.
+    :param T_odom_base: (4, 4) pose of the base in the odometry frame; None without odometry.
     :param depth_m: (H, W) float32 metres registered to the image, 0 or NaN where unknown.
     """
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print loop closures as they arrive, until interrupted.
 
-examples:
+Examples:
   netvlad listen
   netvlad listen --namespace /robot1
+
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from netvlad_ros import __version__
 from netvlad_ros.errors import NetvladError
 
 # Heavy libraries are imported by a command's run(), so that --help stays fast.
-COMMANDS = ('play', 'listen')
+COMMANDS = ('simulate', 'play', 'listen', 'evaluate')
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a rosbag, or a sequence folder, over ROS 2 at its own pace.
 
-examples:
+Examples:
   netvlad play drive_bag
   netvlad play drive_bag --rate 2 --clock
   netvlad play drive_bag --topics /image/compressed /odom --wait-for /image/compressed
+
 """
 
 from __future__ import annotations

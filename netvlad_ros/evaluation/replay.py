@@ -100,6 +100,8 @@ def replay(
     descriptors: list[Float32Array] = []
     pictures: list[bytes] = []
     latency_ms: dict[str, list[float]] = {}
+    # A verified closure takes the place of the candidate it was.
+    closures: dict[tuple[int, int], LoopClosure] = {}
     frames, last_stamp_ns, not_newer = 0, None, 0
     with KeyframeMap.open(map_path, descriptor.model_id, descriptor.dim, config.map) as store:
         store.begin_session(source.name, source.camera)
@@ -114,6 +116,8 @@ def replay(
                 continue
             last_stamp_ns = frame.stamp_ns
             detection = detector.process(frame)
+            for closure in (*detection.closures, *detector.verify(detection)):
+                closures[closure.query.id, closure.match.id] = closure
             for step, value in detection.latency_ms.items():
                 latency_ms.setdefault(step, []).append(value)
             if detection.keyframe is None or detection.descriptor is None:
@@ -125,7 +129,6 @@ def replay(
             candidates.append(detection.candidates)
             descriptors.append(detection.descriptor)
             pictures.append(picture_jpeg(frame.image_rgb))
-        closures = sorted(store.closures(), key=lambda c: (c.query.id, c.rank))
     if not keyframes:
         raise InputError(f'{source.path} has no usable image: {dict(source.skipped.counts)}')
     skipped = dict(source.skipped.counts)
@@ -137,7 +140,7 @@ def replay(
         keyframes=tuple(keyframes),
         frame_indices=tuple(frame_indices),
         candidates=tuple(candidates),
-        closures=tuple(closures),
+        closures=tuple(sorted(closures.values(), key=lambda c: (c.query.id, c.rank))),
         descriptors=np.stack(descriptors),
         pictures=tuple(pictures),
         frames=frames,

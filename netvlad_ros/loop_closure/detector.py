@@ -1,19 +1,35 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one pipeline from a camera frame to loop closures; node and evaluation both drive it."""
+"""The one pipeline from a camera frame to loop closures; node and evaluation both drive it.
+
+``process`` is the fast path: select, describe, search, score, decide, store. ``verify`` is the
+slow one: local features and geometry of what ``process`` found. The node calls it in a thread of
+its own, the evaluation right after ``process``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+import math
 import time
 from typing import Optional
+import uuid
 
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
-from netvlad_ros.keyframes import Exclusion, KeyframeMap, KeyframeSelector, Neighbour
+from netvlad_ros.keyframes import Exclusion, KeyframeMap, KeyframeSelector
+from netvlad_ros.loop_closure.consistency import SequenceConsistency
+from netvlad_ros.loop_closure.odometry_gate import OdometryGate
 from netvlad_ros.loop_closure.places import PlaceTracker
+from netvlad_ros.loop_closure.scores import score
+from netvlad_ros.loop_closure.stationary import StationaryFilter
+from netvlad_ros.loop_closure.verification import Verifier
+from netvlad_ros.loop_closure.view import View
+from netvlad_ros.loop_closure.view_store import ViewStore, encode_thumbnail
 from netvlad_ros.types import (
     Candidate,
+    ClosureStatus,
     Float32Array,
     Frame,
     Keyframe,
@@ -23,16 +39,24 @@ from netvlad_ros.types import (
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+# The margin of a match needs a rival outside its neighbourhood among the search results.
+NEIGHBOURHOODS_SEARCHED = 8
+# Queries are not stored in a read-only map and have no id there.
+NOT_STORED = 0
 
 
 @dataclass(frozen=True)
 class Detection:
     """What one frame led to.
 
-    :param keyframe: the stored keyframe; None if the frame was not selected.
+    :param keyframe: the stored keyframe; None if the frame was not selected. Its id is 0 where
+        the map is read-only.
+    :param visit: its place; None in a read-only map where nothing matched.
     :param candidates: the most similar allowed keyframes, whatever the threshold, best first.
     :param closures: the candidates that were accepted, by rank.
     :param descriptor: (D,) float32 unit vector of the keyframe.
+    :param moved: the robot moved since its last closure; standing still gives no further one.
+    :param started_ns: ``time.perf_counter_ns`` when the frame was taken in.
     :param latency_ms: time spent on ``descriptor``, ``search`` and ``total``, in milliseconds.
     """
 
@@ -41,14 +65,19 @@ class Detection:
     candidates: tuple[Candidate, ...] = ()
     closures: tuple[LoopClosure, ...] = ()
     descriptor: Optional[Float32Array] = None
+    frame: Optional[Frame] = field(default=None, repr=False)
+    moved: bool = True
+    started_ns: int = 0
     latency_ms: dict[str, float] = field(default_factory=dict)
 
 
 class LoopClosureDetector:
     """Keyframe selection, description, search, decision and storage of one camera's frames.
 
+    ``process`` is for one thread at a time, and so is ``verify``; the two may run side by side.
+
     :param descriptor: turns images into unit vectors.
-    :param keyframe_map: holds the keyframes; a session must have begun in it.
+    :param keyframe_map: holds the keyframes; unless it is read-only, a session has begun in it.
     """
 
     def __init__(
@@ -59,6 +88,13 @@ class LoopClosureDetector:
         self._config = config
         self._selector = KeyframeSelector(config.keyframes)
         self._places = PlaceTracker(config.places)
+        self._consistency = SequenceConsistency(config.consistency)
+        self._stationary = StationaryFilter(config.consistency)
+        self._gate = OdometryGate(config.consistency)
+        self._verifier = Verifier(config.verification)
+        self._views = ViewStore(keyframe_map, self._verifier.extractor, config.verification)
+        self._previous: Optional[Float32Array] = None
+        self._own_session = ''
 
     @property
     def keyframe_map(self) -> KeyframeMap:
@@ -71,9 +107,14 @@ class LoopClosureDetector:
         return self._descriptor.model_id
 
     def new_session(self) -> None:
-        """Forget the motion so far: the next frame belongs to another run or place."""
+        """Forget the motion so far: the next frame belongs to another run, or to another place."""
         self._selector.reset()
         self._places.reset()
+        self._consistency.reset()
+        self._stationary.reset()
+        self._gate.reset()
+        self._previous = None
+        self._own_session = ''
 
     def process(self, frame: Frame) -> Detection:
         """Take one frame; what it returns is already stored.
@@ -87,31 +128,21 @@ class LoopClosureDetector:
         descriptor = self._descriptor.compute([frame.image_rgb])[0]
         described_ns = time.perf_counter_ns()
         candidates = self._search(frame, descriptor)
-        accepted = [
-            candidate
-            for candidate in candidates
-            if candidate.similarity >= self._config.search.min_similarity
-        ]
+        moved = self._stationary.passes(frame.T_odom_base)
+        accepted = self._accept(frame, candidates, moved)
         searched_ns = time.perf_counter_ns()
 
-        best = self._map.keyframe(accepted[0].keyframe_id) if accepted else None
-        keyframe, visit = self._map.add(frame, descriptor, self._places.choose(frame, best))
-        self._places.entered(keyframe)
+        matches = [self._map.keyframe(candidate.keyframe_id) for candidate, _ in accepted]
+        keyframe, visit = self._store(frame, descriptor, matches[0] if matches else None)
+        self._gate.add(keyframe)
         closures = tuple(
-            LoopClosure(
-                query=keyframe,
-                match=self._map.keyframe(candidate.keyframe_id),
-                similarity=candidate.similarity,
-                margin=candidate.margin,
-                normalised=candidate.normalised,
-                rank=candidate.rank,
-                model_id=self._descriptor.model_id,
-                latency_ns=time.perf_counter_ns() - started_ns,
-            )
-            for candidate in accepted
+            self._closure(keyframe, match, candidate, support, started_ns)
+            for (candidate, support), match in zip(accepted, matches, strict=True)
         )
-        if closures:
+        if closures and not self._map.read_only:
             self._map.add_closures(closures)
+        if closures:
+            self._stationary.closed(frame.T_odom_base)
         finished_ns = time.perf_counter_ns()
         return Detection(
             keyframe=keyframe,
@@ -119,6 +150,9 @@ class LoopClosureDetector:
             candidates=tuple(candidates),
             closures=closures,
             descriptor=descriptor,
+            frame=frame,
+            moved=moved,
+            started_ns=started_ns,
             latency_ms={
                 'descriptor': (described_ns - started_ns) / NS_PER_MS,
                 'search': (searched_ns - described_ns) / NS_PER_MS,
@@ -126,25 +160,167 @@ class LoopClosureDetector:
             },
         )
 
+    def verify(self, detection: Detection) -> tuple[LoopClosure, ...]:
+        """Check the geometry of a detection's closures and best candidates.
+
+        Every closure of the detection comes back as VERIFIED or REJECTED. A candidate below the
+        threshold comes back only if it is VERIFIED and beats them all: geometry outranks
+        similarity. What is returned is already stored.
+
+        :raises MapError: the answers cannot be stored.
+        """
+        keyframe, frame = detection.keyframe, detection.frame
+        if keyframe is None or frame is None or not self._config.verification.enabled:
+            return ()
+        started_ns = time.perf_counter_ns()
+        query = self._views.add(keyframe.id, frame)
+        answers = [
+            self._verified(closure, query)
+            for closure in self._to_verify(detection, keyframe)
+        ]
+        published = {closure.match.id for closure in detection.closures}
+        best = max((_geometric_score(answer) for answer in answers), default=0.0)
+        kept = tuple(
+            replace(answer, latency_ns=time.perf_counter_ns() - detection.started_ns)
+            for answer in answers
+            if answer.match.id in published
+            or (
+                answer.status is ClosureStatus.VERIFIED
+                and _geometric_score(answer) == best
+                and self._gate.allows(keyframe, answer.match)
+            )
+        )
+        if kept and not self._map.read_only:
+            self._map.add_closures(kept)
+        detection.latency_ms['verify'] = (time.perf_counter_ns() - started_ns) / NS_PER_MS
+        return kept
+
     def recognize(self, frame: Frame, max_candidates: int = 0) -> list[Candidate]:
         """Return the most similar keyframes of the whole map for an image; store nothing.
 
         :param max_candidates: 0 takes ``search.max_candidates``.
         """
         descriptor = self._descriptor.compute([frame.image_rgb])[0]
-        count = max_candidates or self._config.search.max_candidates
-        return _ranked(self._map.search(descriptor, count))
+        keep = max_candidates or self._config.search.max_candidates
+        return self._scored(descriptor, None, keep, math.nan)
 
     def _search(self, frame: Frame, descriptor: Float32Array) -> list[Candidate]:
-        recent = Exclusion(
-            session=self._map.session.uuid,
-            newer_than_ns=frame.stamp_ns - int(self._config.search.exclude_s * NS_PER_S),
+        reference = math.nan if self._previous is None else float(descriptor @ self._previous)
+        self._previous = descriptor
+        recent = None
+        if self._map.session is not None:
+            recent = Exclusion(
+                session=self._map.session.uuid,
+                newer_than_ns=frame.stamp_ns - int(self._config.search.exclude_s * NS_PER_S),
+            )
+        return self._scored(descriptor, recent, self._config.search.max_candidates, reference)
+
+    def _scored(
+        self,
+        descriptor: Float32Array,
+        exclude: Optional[Exclusion],
+        keep: int,
+        reference_similarity: float,
+    ) -> list[Candidate]:
+        neighbourhood = 2 * self._config.consistency.neighbourhood_keyframes + 1
+        count = keep + NEIGHBOURHOODS_SEARCHED * neighbourhood
+        results = self._map.search(descriptor, count, exclude)
+        return score(
+            results, self._map.keyframe, self._config.consistency, reference_similarity, keep
         )
-        return _ranked(self._map.search(descriptor, self._config.search.max_candidates, recent))
+
+    def _accept(
+        self, frame: Frame, candidates: Sequence[Candidate], moved: bool
+    ) -> list[tuple[Candidate, int]]:
+        """Return the candidates that pass every cheap check, each with its support."""
+        alike = [c for c in candidates if c.similarity >= self._config.search.min_similarity]
+        support = self._consistency.update(alike, self._map.keyframe)
+        if not moved:
+            return []
+        query = self._query(frame)
+        self._gate.add(query)
+        return [
+            (candidate, count)
+            for candidate, count in zip(alike, support, strict=True)
+            if self._gate.allows(query, self._map.keyframe(candidate.keyframe_id))
+        ]
+
+    def _query(self, frame: Frame) -> Keyframe:
+        """Return a frame as a keyframe that is not stored (yet)."""
+        if self._map.session is not None:
+            session = self._map.session.uuid
+        else:
+            self._own_session = self._own_session or str(uuid.uuid4())
+            session = self._own_session
+        return Keyframe(
+            id=NOT_STORED,
+            stamp_ns=frame.stamp_ns,
+            session=session,
+            camera=frame.camera.name,
+            place_id=0,
+            T_odom_base=frame.T_odom_base,
+        )
+
+    def _store(
+        self, frame: Frame, descriptor: Float32Array, match: Optional[Keyframe]
+    ) -> tuple[Keyframe, Optional[PlaceVisit]]:
+        if self._map.read_only:
+            query = self._query(frame)
+            if match is None:
+                return query, None
+            _, _, visits = self._map.place(match.place_id)
+            return (
+                replace(query, place_id=match.place_id),
+                PlaceVisit(place_id=match.place_id, is_new=False, visits=visits + 1),
+            )
+        thumbnail = encode_thumbnail(frame.image_rgb, self._config.map.thumbnail_px)
+        place_id = self._places.choose(frame, match)
+        keyframe, visit = self._map.add(frame, descriptor, place_id, thumbnail)
+        self._places.entered(keyframe)
+        return keyframe, visit
+
+    def _closure(
+        self,
+        query: Keyframe,
+        match: Keyframe,
+        candidate: Candidate,
+        support: int,
+        started_ns: int,
+    ) -> LoopClosure:
+        consistent = support >= self._config.consistency.min_support
+        return LoopClosure(
+            query=query,
+            match=match,
+            similarity=candidate.similarity,
+            margin=candidate.margin,
+            normalised=candidate.normalised,
+            consistency=support,
+            rank=candidate.rank,
+            status=ClosureStatus.CONSISTENT if consistent else ClosureStatus.CANDIDATE,
+            model_id=self.model_id,
+            latency_ns=time.perf_counter_ns() - started_ns,
+        )
+
+    def _to_verify(self, detection: Detection, keyframe: Keyframe) -> list[LoopClosure]:
+        by_match = {closure.match.id: closure for closure in detection.closures}
+        out = list(detection.closures)
+        if not detection.moved:
+            return out
+        for candidate in detection.candidates[: self._config.verification.max_candidates]:
+            if candidate.keyframe_id not in by_match:
+                match = self._map.keyframe(candidate.keyframe_id)
+                out.append(self._closure(keyframe, match, candidate, 1, detection.started_ns))
+        return out
+
+    def _verified(self, closure: LoopClosure, query: View) -> LoopClosure:
+        return self._verifier.verify(
+            closure,
+            query,
+            self._views.get(closure.match),
+            self._views.neighbours(closure.query) if closure.query.id != NOT_STORED else (),
+            self._views.neighbours(closure.match),
+        )
 
 
-def _ranked(neighbours: list[Neighbour]) -> list[Candidate]:
-    return [
-        Candidate(keyframe_id=neighbour.keyframe_id, similarity=neighbour.similarity, rank=rank)
-        for rank, neighbour in enumerate(neighbours)
-    ]
+def _geometric_score(closure: LoopClosure) -> float:
+    return 0.0 if math.isnan(closure.verification_score) else closure.verification_score

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from netvlad_msgs.msg import KeyframeDescriptor, LoopClosure as LoopClosureMsg
-from netvlad_msgs.msg import LoopClosureArray, PlaceId
+from netvlad_msgs.msg import KeyframeDescriptor, LoopClosureArray, PlaceId
+from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
 from netvlad_ros.errors import InputError
 from netvlad_ros.geometry import pose_from_xyz_quat, xyz_quat_from_pose
 from netvlad_ros.types import (

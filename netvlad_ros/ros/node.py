@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 import importlib
 import sys
 import threading
@@ -29,6 +30,7 @@ from netvlad_ros.errors import NetvladError
 from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure.detector import Detection, LoopClosureDetector
 from netvlad_ros.ros import parameters, qos
+from netvlad_ros.ros.bounded_worker import BoundedWorker
 from netvlad_ros.ros.conversions import (
     closures_to_msg,
     descriptor_to_msg,
@@ -37,14 +39,24 @@ from netvlad_ros.ros.conversions import (
 )
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
-from netvlad_ros.ros.latest_worker import LatestWorker
 from netvlad_ros.ros.log_bridge import forward_logging
 from netvlad_ros.ros.services import MapServices
 from netvlad_ros.ros.visualization import Trace
-from netvlad_ros.types import Camera, Frame
+from netvlad_ros.types import Frame
 
 NS_PER_S = 1_000_000_000
 DRAWING_PERIOD_S = 1.0
+# Detections that wait for their geometry; each holds an image and its depth, about 2 MB.
+VERIFICATIONS_WAITING = 16
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A detection whose geometry is still to be checked, with the detector that made it."""
+
+    detector: LoopClosureDetector
+    detection: Detection
+    frame_id: str
 
 
 class VprNode(LifecycleNode):
@@ -67,7 +79,8 @@ class VprNode(LifecycleNode):
         self.detector_config = DetectorConfig()
         self.paused = False
         self._intake: Optional[Intake] = None
-        self._worker: Optional[LatestWorker[ImageArrival]] = None
+        self._worker: Optional[BoundedWorker[ImageArrival]] = None
+        self._verification: Optional[BoundedWorker[_Pending]] = None
         self._trace = Trace()
         self._last_stamp_ns: Optional[int] = None
         self._inputs: list[Any] = []
@@ -102,12 +115,17 @@ class VprNode(LifecycleNode):
         result = super().on_activate(state)
         config = self.node_config
         self._intake = Intake(self.health, config.max_odom_wait_s, config.max_depth_gap_s)
-        self._worker = LatestWorker(self._serve, 'vpr_worker')
+        self._verification = BoundedWorker(
+            self._verify, 'vpr_verification', capacity=VERIFICATIONS_WAITING
+        )
+        self._worker = BoundedWorker(self._serve, 'vpr_worker')
         self._subscribe(self._intake)
         # Steady clock: diagnostics must go on while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._periodic = [
-            self.create_timer(config.diagnostics_period_s, self._publish_diagnostics, clock=steady),
+            self.create_timer(
+                config.diagnostics_period_s, self._publish_diagnostics, clock=steady
+            ),
             self.create_timer(DRAWING_PERIOD_S, self._publish_drawing, clock=steady),
         ]
         return result
@@ -141,7 +159,8 @@ class VprNode(LifecycleNode):
             self.detector_config.map,
             read_only=read_only,
         )
-        keyframe_map.begin_session(self.node_config.session_name)
+        if not read_only:
+            keyframe_map.begin_session(self.node_config.session_name)
         previous = self.detector
         self.detector = LoopClosureDetector(self.descriptor, keyframe_map, self.detector_config)
         if previous is not None:
@@ -150,7 +169,9 @@ class VprNode(LifecycleNode):
     def begin_session(self) -> None:
         """Begin a new session in the present map: earlier stamps no longer hide any keyframe."""
         assert self.detector is not None
-        self.detector.keyframe_map.begin_session(self.node_config.session_name)
+        keyframe_map = self.detector.keyframe_map
+        if not keyframe_map.read_only:
+            keyframe_map.begin_session(self.node_config.session_name)
         self.detector.new_session()
         self._last_stamp_ns = None
 
@@ -170,7 +191,10 @@ class VprNode(LifecycleNode):
         if self._worker is not None:
             self.health.count('frames dropped, a newer one came', self._worker.dropped)
             self._worker.stop()
-        self._worker = self._intake = None
+        if self._verification is not None:
+            self.health.count('verifications dropped', self._verification.dropped)
+            self._verification.stop()
+        self._worker = self._verification = self._intake = None
 
     def _release(self) -> None:
         if self._map_services is not None:
@@ -267,23 +291,43 @@ class VprNode(LifecycleNode):
             return
         self._last_stamp_ns = arrival.stamp_ns
         with self.detector_lock:
-            if self.detector is None:
+            detector = self.detector
+            if detector is None:
                 return
-            detection = self.detector.process(frame)
+            detection = detector.process(frame)
         if detection.keyframe is not None:
             self._publish(detection, frame, intake.odom_frame_id)
+            if self._verification is not None:
+                self._verification.offer(_Pending(detector, detection, frame.camera.frame_id))
             detection.latency_ms['arrival to publication'] = 1e3 * (
                 time.monotonic() - arrival.arrived_s
             )
             self.health.latency(detection.latency_ms)
 
+    def _verify(self, pending: _Pending) -> None:
+        try:
+            closures = pending.detector.verify(pending.detection)
+        except NetvladError as error:
+            self.health.problem('closure not verified', str(error))
+            return
+        except Exception as error:
+            self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
+            return
+        self.health.latency({'verify': pending.detection.latency_ms.get('verify', 0.0)})
+        if closures and rclpy.ok():
+            self._closures_out.publish(closures_to_msg(closures, pending.frame_id))
+            for closure in closures:
+                self.health.count(f'closures {closure.status.name.lower()}')
+                self._trace.add_closure(closure)
+
     def _publish(self, detection: Detection, frame: Frame, odom_frame_id: str) -> None:
         keyframe, visit, camera = detection.keyframe, detection.visit, frame.camera
-        assert keyframe is not None and visit is not None and self.descriptor is not None
+        assert keyframe is not None and self.descriptor is not None
         if detection.closures:
             self._closures_out.publish(closures_to_msg(detection.closures, camera.frame_id))
-        pose_frame_id = odom_frame_id if keyframe.T_odom_base is not None else camera.frame_id
-        self._place_out.publish(place_to_msg(keyframe, visit, pose_frame_id))
+        if visit is not None:
+            pose_frame_id = odom_frame_id if keyframe.T_odom_base is not None else camera.frame_id
+            self._place_out.publish(place_to_msg(keyframe, visit, pose_frame_id))
         if self._descriptor_out is not None and detection.descriptor is not None:
             self._descriptor_out.publish(
                 descriptor_to_msg(

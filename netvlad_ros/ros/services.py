@@ -119,7 +119,7 @@ class MapServices:
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
-        """Begin anew: a stored map keeps its keyframes and gets a new session, memory is emptied."""
+        """Begin anew: a stored map keeps its keyframes, a map in memory is emptied."""
         node = self._node
         with node.detector_lock:
             assert node.detector is not None
