@@ -7,6 +7,8 @@ The depth sensor's part is here too: limited range, and steps that grow with the
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from netvlad_ros.simulation.light import Light
 from netvlad_ros.types import Camera, Float32Array, FloatArray, UInt8Array
 
-BLUR_SAMPLES = 4
+BLUR_SHARES = (-1 / 3, 1 / 3)
 BLUR_GRID = 8
 MIN_BLUR_PX = 0.5
 VIGNETTE = 0.18
@@ -33,7 +35,11 @@ class Sensor:
         self._noise = rng.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
         x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]
         y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
-        self._vignette = (1.0 - VIGNETTE * (x * x + y * y) / 2)[..., None].astype(np.float32)
+        vignette = (1.0 - VIGNETTE * (x * x + y * y) / 2).astype(np.float32)
+        self._vignette = np.repeat(vignette[..., None], 3, axis=2)
+        # Photon noise grows with the root of the signal; a part does not depend on it.
+        grey = np.arange(256, dtype=np.float32)
+        self._noise_of_grey = np.sqrt(0.2 + grey / 160.0).astype(np.float32)
 
     def expose(
         self,
@@ -52,17 +58,17 @@ class Sensor:
         height, width = depth_m.shape
         dx, dy = (int(v) for v in rng.integers(0, 64, 2))
         noise = self._noise[dy:dy + height, dx:dx + width]
-        value = blurred.astype(np.float32)
-        value *= self._vignette * np.array(light.tint_rgb, np.float32)
-        # Photon noise grows with the root of the signal; a part does not depend on it.
-        value += noise * (light.noise_grey * np.sqrt(0.2 + value / np.float32(160.0)))
-        return np.clip(value, 0, 255).astype(np.uint8)
+        tinted = cv2.transform(blurred, np.diag(light.tint_rgb))
+        clean = cv2.multiply(tinted, self._vignette, dtype=cv2.CV_32F)
+        strength = cv2.LUT(tinted, self._noise_of_grey * np.float32(light.noise_grey))
+        # The sum saturates and rounds.
+        return np.asarray(cv2.add(clean, cv2.multiply(strength, noise), dtype=cv2.CV_8U))
 
 
 def motion_blur(
     image_rgb: UInt8Array, depth_m: Float32Array, T_start_end: FloatArray, camera: Camera
 ) -> UInt8Array:
-    """Return the mean of the views along the motion, each made by moving pixels with their depth.
+    """Return the mean of views along the motion, made by moving pixels with their depth.
 
     :param T_start_end: (4, 4) motion of the optical frame, centred on the given view.
     """
@@ -71,14 +77,21 @@ def motion_blur(
         return image_rgb
     height, width = depth_m.shape
     flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    grid = _pixel_grid(width, height)
+    total = image_rgb.astype(np.float32)
+    for share in BLUR_SHARES:
+        at = cv2.scaleAdd(flow, share, grid)
+        fixed = cv2.convertMaps(at, None, cv2.CV_16SC2)
+        moved = cv2.remap(image_rgb, *fixed, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.accumulate(moved, total)
+    return np.asarray(cv2.convertScaleAbs(total, alpha=1.0 / (1 + len(BLUR_SHARES))))
+
+
+@functools.lru_cache(maxsize=2)
+def _pixel_grid(width: int, height: int) -> Float32Array:
+    """Return (height, width, 2) of each pixel's own x and y."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    total = np.zeros(image_rgb.shape, np.uint16)
-    for k in range(BLUR_SAMPLES):
-        share = np.float32((k + 0.5) / BLUR_SAMPLES - 0.5)
-        moved = cv2.remap(image_rgb, x + share * flow[..., 0], y + share * flow[..., 1],
-                          cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        total += moved
-    return np.asarray((total + BLUR_SAMPLES // 2) // BLUR_SAMPLES, dtype=np.uint8)
+    return np.stack([x, y], axis=-1)
 
 
 def image_flow(depth_m: Float32Array, T_start_end: FloatArray, camera: Camera) -> Float32Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from netvlad_ros.simulation.layout import Street, edges, left_normals, offset
 from netvlad_ros.simulation.materials import noise, shade
-from netvlad_ros.types import Float32Array, FloatArray, UInt8Array
+from netvlad_ros.types import FloatArray, UInt8Array
 
 MAX_TEXTURE_PX = 2600
 MARGIN_M = 14.0
@@ -139,8 +139,8 @@ def _marks(
 
 def shadow_mask(
     blocks: Sequence[Block], ground: GroundMap, sun_azimuth_rad: float, sun_elevation_rad: float
-) -> Float32Array:
-    """Return (S, S) in 0..1: how much of the sun the blocks keep from the ground."""
+) -> UInt8Array:
+    """Return (S, S) uint8: 255 where blocks keep the sun from the ground."""
     mask = np.zeros((ground.size_px, ground.size_px), np.uint8)
     direction = -np.array([np.cos(sun_azimuth_rad), np.sin(sun_azimuth_rad)])
     reach = 1.0 / np.tan(max(sun_elevation_rad, 0.1))
@@ -149,4 +149,5 @@ def shadow_mask(
         points = ground.px(np.concatenate([block.outline_xy, far])).astype(np.float32)
         hull = cv2.convexHull(points)
         cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 255)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.08 * ground.px_per_m) / np.float32(255))
+    size = 2 * round(0.08 * ground.px_per_m) + 1
+    return np.asarray(cv2.blur(mask, (size, size)))
