@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the closure real, and what is the pose: geometry decides, VERIFIED or REJECTED.
 
-``verification_score`` counts inliers, at most one per cell of a grid in either image: a poster
-matched to a poster fills few cells, a place fills many.
+``verification_score`` is the number of inliers, discounted where they crowd: the geometric mean
+of the inliers and of the cells of a grid that they fill in the image where they fill fewer. A
+poster matched to a poster fills few cells, a place fills many.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.config import VerificationConfig
+from netvlad_ros.geometry import inverse
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance
-from netvlad_ros.loop_closure.geometry.features import make_extractor
+from netvlad_ros.loop_closure.geometry.features import Features, make_extractor
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers
+from netvlad_ros.loop_closure.geometry.landmarks import Sighting, triangulate
 from netvlad_ros.loop_closure.geometry.matching import IntArray, match_mutual
 from netvlad_ros.loop_closure.geometry.pnp import MIN_POINTS, absolute_pose, back_project
 from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose
@@ -38,6 +41,10 @@ GRID_COLUMNS = 24
 # Noise of consumer depth cameras grows with the square of depth (Khoshelham and Elberink 2012).
 DEPTH_SIGMA_M = 0.002
 DEPTH_SIGMA_PER_M = 0.002
+# A pose from fewer of the inliers than this would contradict most of what the views agree on.
+MIN_LANDMARK_PART = 0.25
+# Without a pose nothing else tells a place from the same building seen from afar.
+MIN_SIZE_RATIO = 0.6
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,19 @@ class _Geometry:
     kind: TransformKind = TransformKind.NONE
     T_match_query: Optional[FloatArray] = None
     covariance: Optional[FloatArray] = None
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Which view gives the points in space, and which sees them.
+
+    :param pairs: (M, 2) rows of the source and of the target.
+    """
+
+    source: LocalView
+    target: LocalView
+    pairs: IntArray
+    from_query: bool
 
 
 class Verifier:
@@ -81,79 +101,131 @@ class Verifier:
             return _rejected(closure, RejectReason.TOO_FEW_MATCHES)
         if time.monotonic() > deadline:
             return _rejected(closure, RejectReason.TIME_BUDGET)
-        geometry = self._measure(a, b, pairs)
+        geometry = self._measure(a, b, pairs, query_neighbours, match_neighbours)
         if time.monotonic() > deadline:
             return _rejected(closure, RejectReason.TIME_BUDGET)
         return self._decide(closure, a, b, pairs, geometry)
 
-    def _measure(self, a: LocalView, b: LocalView, pairs: IntArray) -> _Geometry:
+    def _measure(
+        self,
+        a: LocalView,
+        b: LocalView,
+        pairs: IntArray,
+        neighbours_a: Sequence[View],
+        neighbours_b: Sequence[View],
+    ) -> _Geometry:
         """Return the strongest statement the views allow."""
-        step_px = max(a.features.step_px, b.features.step_px)
-        error_px = self._config.max_error_px * step_px
+        error_px = self._config.max_error_px * max(a.features.step_px, b.features.step_px)
         if a.rays is None or b.rays is None:
             points_a = a.features.points_px[pairs[:, 0]].astype(np.float64)
             points_b = b.features.points_px[pairs[:, 1]].astype(np.float64)
             return _Geometry(epipolar_inliers(points_a, points_b, error_px))
         covered = a.valid[pairs[:, 0]] & b.valid[pairs[:, 1]]
-        for from_query in (True, False):
-            metric = self._metric(a, b, pairs, covered, error_px, from_query)
-            if metric is not None and int(metric.inliers.sum()) >= self._config.min_inliers:
-                return metric
+        metric = self._from_depth(a, b, pairs, covered, error_px)
+        if metric is not None:
+            return metric
         focal = float(np.sqrt(a.focal_px * b.focal_px))
         kept = pairs[covered]
         found = relative_pose(a.rays[kept[:, 0]], b.rays[kept[:, 1]], focal, error_px)
         if found is None:
             return _Geometry(np.zeros(len(pairs), dtype=bool))
         inliers = _spread(found.inliers, covered)
+        if int(inliers.sum()) >= self._config.min_inliers:
+            metric = self._from_landmarks(
+                a, b, pairs, inliers, error_px, neighbours_a, neighbours_b
+            )
+            if metric is not None:
+                return metric
         if found.kind == TransformKind.NONE:
             return _Geometry(inliers)
         return _Geometry(inliers, found.kind, found.T, found.covariance)
 
-    def _metric(
+    def _from_depth(
+        self, a: LocalView, b: LocalView, pairs: IntArray, covered: BoolArray, error_px: float
+    ) -> Optional[_Geometry]:
+        """Return the pose from the depth image of the query, else of the match."""
+        for sides in (_Sides(a, b, pairs, True), _Sides(b, a, pairs[:, ::-1], False)):
+            if sides.source.depth_m is None:
+                continue
+            depth = sides.source.depth_m[sides.pairs[:, 0]]
+            sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_PER_M * depth**2
+            metric = _metric(sides, covered, depth, sigma, error_px)
+            if metric is not None and int(metric.inliers.sum()) >= self._config.min_inliers:
+                return metric
+        return None
+
+    def _from_landmarks(
         self,
         a: LocalView,
         b: LocalView,
         pairs: IntArray,
-        covered: BoolArray,
+        inliers: BoolArray,
         error_px: float,
-        from_query: bool,
+        neighbours_a: Sequence[View],
+        neighbours_b: Sequence[View],
     ) -> Optional[_Geometry]:
-        """Return the pose from the depth of the query, or of the match; None if too little."""
-        source, target = (a, b) if from_query else (b, a)
-        if source.depth_m is None or source.rays is None or target.rays is None:
+        """Return the pose from points triangulated with odometry, on the side that has more."""
+        best: Optional[_Geometry] = None
+        for sides, neighbours in (
+            (_Sides(a, b, pairs, True), neighbours_a),
+            (_Sides(b, a, pairs[:, ::-1], False), neighbours_b),
+        ):
+            depth, sigma = self._landmark_depth(sides, inliers, neighbours, error_px)
+            metric = _metric(sides, inliers, depth, sigma, error_px)
+            if metric is None or metric.T_match_query is None or metric.covariance is None:
+                continue
+            if best is None or metric.inliers.sum() > best.inliers.sum():
+                # A wrong length of the odometry scales all landmarks of a view, and the
+                # translation with them: no residual shows it.
+                t = metric.T_match_query[:3, 3]
+                covariance = metric.covariance.copy()
+                covariance[:3, :3] += self._config.odometry_noise**2 * np.outer(t, t)
+                best = replace(metric, covariance=covariance)
+        if best is None or int(best.inliers.sum()) < MIN_LANDMARK_PART * int(inliers.sum()):
             return None
-        rows_source, rows_target = (pairs if from_query else pairs[:, ::-1]).T
-        depth = source.depth_m[rows_source]
-        usable = covered & np.isfinite(depth)
-        if int(usable.sum()) < max(MIN_POINTS, self._config.min_inliers):
-            return None
-        sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_PER_M * depth[usable] ** 2
-        points, covariances = back_project(
-            source.rays[rows_source[usable]], depth[usable], source.focal_px,
-            error_px / 2.0, sigma,
+        return replace(best, inliers=inliers)
+
+    def _landmark_depth(
+        self, sides: _Sides, inliers: BoolArray, neighbours: Sequence[View], error_px: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return depth and deviation (M,) of the matched points on the source side."""
+        source, unknown = sides.source, np.full(len(inliers), np.nan)
+        rows = sides.pairs[inliers, 0]
+        T_centre = _camera_in_odom(source)
+        if T_centre is None or source.rays is None:
+            return unknown, unknown
+        centre = Features(
+            source.features.points_px[rows], source.features.descriptors[rows],
+            source.features.step_px,
         )
-        pose = absolute_pose(
-            points, covariances, target.rays[rows_target[usable]], target.focal_px,
-            error_px,
+        sightings = []
+        for view in neighbours:
+            near = view.local(self.extractor)
+            T_near = None if near is None else _camera_in_odom(near)
+            if near is None or near.rays is None or T_near is None:
+                continue
+            seen = match_mutual(centre, near.features, self._config.match_ratio)
+            seen = seen[near.valid[seen[:, 1]]]
+            T_near_centre = inverse(T_near) @ T_centre
+            sightings.append(Sighting(T_near_centre, seen[:, 0], near.rays[seen[:, 1]]))
+        depth, sigma = unknown.copy(), unknown.copy()
+        depth[inliers], sigma[inliers] = triangulate(
+            source.rays[rows], sightings, source.focal_px, error_px
         )
-        if pose is None:
-            return None
-        T, covariance = pose.T, pose.covariance
-        if not from_query:
-            T, covariance = inverse_covariance(T, covariance)
-        return _Geometry(_spread(pose.inliers, usable), TransformKind.METRIC, T, covariance)
+        return depth, sigma
 
     def _decide(
         self, closure: LoopClosure, a: LocalView, b: LocalView, pairs: IntArray, found: _Geometry
     ) -> LoopClosure:
         """Return the closure with its status, from the number of inliers and their spread."""
         inliers = pairs[found.inliers]
-        score = float(min(
-            _occupied_cells(a, inliers[:, 0]), _occupied_cells(b, inliers[:, 1])
-        ))
+        cells = min(_occupied_cells(a, inliers[:, 0]), _occupied_cells(b, inliers[:, 1]))
+        score = float(np.sqrt(cells * len(inliers)))
         closure = replace(closure, num_inliers=len(inliers), verification_score=score)
         if len(inliers) < self._config.min_inliers or score < self._config.min_score:
             return _rejected(closure, RejectReason.TOO_FEW_INLIERS)
+        if found.kind == TransformKind.NONE and _size_ratio(a, b, inliers) < MIN_SIZE_RATIO:
+            return _rejected(closure, RejectReason.DEGENERATE_GEOMETRY)
         return replace(
             closure,
             status=ClosureStatus.VERIFIED,
@@ -164,11 +236,49 @@ class Verifier:
         )
 
 
+def _metric(
+    sides: _Sides, subset: BoolArray, depth_m: FloatArray, sigma_m: FloatArray, error_px: float
+) -> Optional[_Geometry]:
+    """Return the METRIC pose from the depth (M,) of matched points; None if too few have one."""
+    source, target = sides.source, sides.target
+    usable = subset & np.isfinite(depth_m)
+    if source.rays is None or target.rays is None or int(usable.sum()) < MIN_POINTS:
+        return None
+    rows = sides.pairs[usable]
+    points, covariances = back_project(
+        source.rays[rows[:, 0]], depth_m[usable], source.focal_px, 0.5 * error_px, sigma_m[usable]
+    )
+    pose = absolute_pose(points, covariances, target.rays[rows[:, 1]], target.focal_px, error_px)
+    if pose is None:
+        return None
+    T, covariance = pose.T, pose.covariance
+    if not sides.from_query:
+        T, covariance = inverse_covariance(T, covariance)
+    return _Geometry(_spread(pose.inliers, usable), TransformKind.METRIC, T, covariance)
+
+
+def _camera_in_odom(view: LocalView) -> Optional[FloatArray]:
+    """Return the camera's pose in the odometry frame, None if odometry or mounting is unknown."""
+    if view.T_odom_base is None or view.camera.T_base_camera is None:
+        return None
+    return view.T_odom_base @ view.camera.T_base_camera
+
+
 def _occupied_cells(view: LocalView, rows: IntArray) -> int:
     """Return how many square cells of the image hold at least one of the points."""
     size = view.camera.size_wh[0] / GRID_COLUMNS
     cells = np.floor((view.features.points_px[rows] + 0.5) / size).astype(np.int64)
     return len(np.unique(cells, axis=0))
+
+
+def _size_ratio(a: LocalView, b: LocalView, inliers: IntArray) -> float:
+    """Return 1 where both views see the inliers at one size, 0.5 where one sees them doubled."""
+    extents = []
+    for view, rows in ((a, inliers[:, 0]), (b, inliers[:, 1])):
+        points = view.features.points_px[rows] / view.camera.size_wh[0]
+        from_centre = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+        extents.append(max(float(np.median(from_centre)), 1e-6))
+    return min(extents) / max(extents)
 
 
 def _spread(inliers: BoolArray, subset: BoolArray) -> BoolArray:

@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Landmarks for one camera and odometry: points seen again from neighbouring keyframes.
+
+Odometry between neighbours is accurate over the metre that separates them, so it gives the
+baseline, and with it the scale that a single camera lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from netvlad_ros.loop_closure.geometry.covariance import skew
+from netvlad_ros.types import FloatArray
+
+# A smaller parallax leaves the depth of a point to the noise.
+MIN_PARALLAX_DEG = 1.0
+REFINE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Points of the central view as one neighbour sees them.
+
+    :param T_neighbour_centre: (4, 4) from odometry.
+    :param rows: (M,) rows of the points in the central view.
+    :param rays: (M, 2) where the neighbour sees them, undistorted, at depth 1.
+    """
+
+    T_neighbour_centre: FloatArray
+    rows: npt.NDArray[np.int64]
+    rays: FloatArray
+
+
+def triangulate(
+    rays: FloatArray,
+    sightings: list[Sighting],
+    focal_px: float,
+    max_error_px: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the depth (N,) along z of the points of the central view and its deviation (N,).
+
+    Depth is NaN where no neighbour saw the point, where the parallax is too small, or where the
+    neighbours disagree. The inverse depth is estimated, whose error is near normal.
+
+    :param rays: (N, 2) of the central view, undistorted, at depth 1.
+    """
+    count = len(rays)
+    inverse_depth = np.zeros(count)
+    usable = [_usable(rays, sighting, focal_px, max_error_px) for sighting in sightings]
+    information = np.zeros(count)
+    for _ in range(REFINE_STEPS):
+        information = np.zeros(count)
+        gradient = np.zeros(count)
+        for sighting, keep in zip(sightings, usable, strict=True):
+            rows = sighting.rows[keep]
+            residual, slope = _inverse_depth_error(
+                rays[rows], sighting.rays[keep], sighting.T_neighbour_centre, inverse_depth[rows]
+            )
+            np.add.at(information, rows, (slope * slope).sum(axis=1))
+            np.add.at(gradient, rows, (slope * residual).sum(axis=1))
+        known = information > 0.0
+        inverse_depth[known] -= gradient[known] / information[known]
+    worst = np.zeros(count)
+    for sighting, keep in zip(sightings, usable, strict=True):
+        rows = sighting.rows[keep]
+        residual, _ = _inverse_depth_error(
+            rays[rows], sighting.rays[keep], sighting.T_neighbour_centre, inverse_depth[rows]
+        )
+        np.maximum.at(worst, rows, focal_px * np.linalg.norm(residual, axis=1))
+    sigma_ray = 0.5 * max_error_px / focal_px
+    with np.errstate(divide='ignore', invalid='ignore'):
+        depth = 1.0 / inverse_depth
+        sigma = sigma_ray / np.sqrt(information) * depth**2
+        # Information is the squared shift in the image per inverse depth: this is its parallax.
+        parallax_rad = np.sqrt(information) * inverse_depth
+        good = (worst <= max_error_px) & (parallax_rad >= np.radians(MIN_PARALLAX_DEG))
+    good &= (information > 0.0) & (inverse_depth > 0.0)
+    return np.where(good, depth, np.nan), np.where(good, sigma, np.nan)
+
+
+def _usable(
+    rays: FloatArray, sighting: Sighting, focal_px: float, max_error_px: float
+) -> npt.NDArray[np.bool_]:
+    """Tell which matches with a neighbour fit the epipolar geometry of odometry."""
+    T = sighting.T_neighbour_centre
+    a = np.column_stack([rays[sighting.rows], np.ones(len(sighting.rows))])
+    b = np.column_stack([sighting.rays, np.ones(len(sighting.rows))])
+    E = skew(T[:3, 3]) @ T[:3, :3]
+    Ea, Eb = a @ E.T, b @ E
+    norm = np.sqrt(Ea[:, 0] ** 2 + Ea[:, 1] ** 2 + Eb[:, 0] ** 2 + Eb[:, 1] ** 2)
+    error = focal_px * np.abs((b * Ea).sum(axis=1)) / np.maximum(norm, 1e-12)
+    return np.asarray(error <= max_error_px)
+
+
+def _inverse_depth_error(
+    rays: FloatArray, seen: FloatArray, T: FloatArray, inverse_depth: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return errors (M, 2) at depth 1 in the neighbour, and their slopes by inverse depth."""
+    rotated = np.column_stack([rays, np.ones(len(rays))]) @ T[:3, :3].T
+    point = rotated + inverse_depth[:, None] * T[:3, 3]
+    z = np.where(np.abs(point[:, 2:]) < 1e-6, 1e-6, point[:, 2:])
+    predicted = point[:, :2] / z
+    slope = (T[:2, 3] - predicted * T[2, 3]) / z
+    return predicted - seen, slope
