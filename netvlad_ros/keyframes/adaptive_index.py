@@ -47,6 +47,7 @@ class AdaptiveIndex:
         self._saved_rows = 0
         self._bytes_per_s = _TYPICAL_BYTES_PER_S
         self._closing = threading.Event()
+        self._training = threading.Lock()
 
     def load(self, count: int) -> None:
         """Take in the rows that a map already has."""
@@ -108,7 +109,11 @@ class AdaptiveIndex:
         return kind, f'{numbers}; int8 codes: {int8_mb:.0f} MB'
 
     def maintain(self, count: int) -> None:
-        """Train, extend or drop the clustered index; takes long and is called beside the map."""
+        """Train or extend the clustered index; takes long and is called beside the map."""
+        with self._training:
+            self._maintain(count)
+
+    def _maintain(self, count: int) -> None:
         kind, reason = self.choose(count)
         clustered = self._clustered
         if kind == 'exact':
@@ -124,7 +129,7 @@ class AdaptiveIndex:
             self._clustered = clustered
         elif count - clustered.rows > _TAIL_ROWS:
             clustered.extend(count)
-        if clustered.rows > self._saved_rows and self._closing.is_set() is False:
+        if clustered.rows > self._saved_rows and not self._closing.is_set():
             self._exact.drop(clustered.rows)
             self._save(clustered)
 

@@ -1,19 +1,6 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Append-only descriptor blocks of a fixed number of rows, in files or in memory.
-
-A block file is self-contained, so that its descriptors can be saved and checked without the
-database::
-
-    offset 0     64 bytes: magic, format version, dim, item size, rows per block, number of the
-                 block, checksum of these (little endian, see ``_HEADER``)
-    offset 64    rows x 16 bytes: keyframe id (uint64), CRC-32 of id and descriptor (uint32), 0
-    offset data  rows x dim items, contiguous; data is the next multiple of 4096
-
-The file is sparse at its full length while it is written (so that it can be mapped once) and cut
-after its last row when the map is closed. Rows are written with pwrite: a full disk is an error
-of the call, never a signal.
-"""
+"""Append-only descriptor blocks of a fixed number of rows, in files or in memory."""
 
 from __future__ import annotations
 
@@ -22,24 +9,17 @@ import errno
 import mmap
 import os
 from pathlib import Path
-import struct
 import threading
 from typing import Any, Optional
-import zlib
 
 import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.errors import MapError
+from netvlad_ros.keyframes.block_file import BlockFile, row_checksum, sync_folder
 from netvlad_ros.types import Float32Array
 
 BLOCK_BYTES = 16 << 20  # one allocation; 1024 rows of 4096 float32
-_MAGIC = b'NVLADBLK'
-_VERSION = 1
-_HEADER = struct.Struct('<8sIIIIQ')
-_ENTRY = struct.Struct('<QII')
-_HEADER_BYTES = 64
-_PAGE = 4096
 # NumPy copies these with the interpreter locked: an add waits no longer than for this much.
 _READ_BYTES = 1 << 20
 
@@ -50,131 +30,70 @@ def rows_per_block(dim: int, dtype: str) -> int:
     return 1 << min(16, rows.bit_length() - 1)
 
 
-def row_checksum(keyframe_id: int, data: bytes) -> int:
-    """Return the CRC-32 of a keyframe id and the bytes of its descriptor."""
-    return zlib.crc32(data, zlib.crc32(keyframe_id.to_bytes(8, 'little')))
+def block_file(folder: Path, number: int, dim: int, dtype: str, capacity: int) -> BlockFile:
+    """Return the file of a block of a map."""
+    return BlockFile(folder / f'block_{number:06d}.bin', number, dim, dtype, capacity)
 
 
 class Block:
     """One block; ``rows`` (capacity, dim) is what the index scans.
 
-    :param path: the file; None keeps the block in memory.
+    :param file: where it is kept; None keeps it in memory.
+    :param mode: 'create', 'append' or 'read'.
     """
 
     def __init__(
-        self, path: Optional[Path], number: int, dim: int, dtype: str, capacity: int, mode: str
+        self, file: Optional[BlockFile], dim: int, dtype: str, capacity: int, mode: str
     ) -> None:
-        self.path, self.number, self.capacity = path, number, capacity
-        self._dtype, self._dim = np.dtype(dtype), dim
-        self._row_bytes = dim * self._dtype.itemsize
-        self._data_offset = -(-(_HEADER_BYTES + capacity * _ENTRY.size) // _PAGE) * _PAGE
+        self.file = file
         self._fd: Optional[int] = None
         self.stored = capacity  # rows that the file had room for when it was opened
         self.rows: npt.NDArray[Any]
-        if path is None:
-            self.rows = np.zeros((capacity, dim), self._dtype)
-        else:
-            self._open(path, mode)
-
-    def _header(self) -> bytes:
-        head = _HEADER.pack(
-            _MAGIC, _VERSION, self._dim, self._dtype.itemsize, self.capacity, self.number
-        )
-        return (head + struct.pack('<I', zlib.crc32(head))).ljust(_HEADER_BYTES, b'\0')
-
-    def _open(self, path: Path, mode: str) -> None:
-        full = self._data_offset + self.capacity * self._row_bytes
+        if file is None:
+            self.rows = np.zeros((capacity, dim), dtype)
+            return
         if mode == 'create':
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            _write_all(self._fd, self._header(), 0)
-            os.ftruncate(self._fd, full)
+            self._fd = file.create()
         else:
-            if fault := self.check_header():
-                raise MapError(f"{path}: {fault}; see 'netvlad map verify'")
-            self.stored = self._rows_in_file()
+            if fault := file.check_header():
+                raise MapError(f"{file.path}: {fault}; see 'netvlad map verify'")
+            self.stored = file.rows_in_file()
             if mode == 'append':
-                self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                os.ftruncate(self._fd, full)
-        # Beyond the end of a cut file the mapping would be a bus error: map what is there.
-        rows = self._rows_in_file()
-        if rows == 0:
-            self.rows = np.zeros((0, self._dim), self._dtype)
-        else:
-            self.rows = np.memmap(
-                path, self._dtype, mode='r', offset=self._data_offset, shape=(rows, self._dim)
-            )
-
-    def _rows_in_file(self) -> int:
-        assert self.path is not None
-        size = self.path.stat().st_size
-        return max(0, min(self.capacity, (size - self._data_offset) // self._row_bytes))
-
-    def check_header(self) -> Optional[str]:
-        """Return what is wrong with the header of the file, None if nothing."""
-        if self.path is None:
-            return None
-        try:
-            with self.path.open('rb') as file:
-                found = file.read(_HEADER_BYTES)
-        except FileNotFoundError:
-            return 'missing'
-        if found == self._header():
-            return None
-        if found[:8] != _MAGIC:
-            return 'not a descriptor block'
-        version = int.from_bytes(found[8:12], 'little')
-        if version > _VERSION:
-            return f'version {version}, this program knows {_VERSION}: update netvlad_ros'
-        return 'header damaged'
+                self._fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+                os.ftruncate(self._fd, file.full_bytes)
+        self.rows = file.map()
 
     def write(self, row: int, keyframe_id: int, descriptor: npt.NDArray[Any]) -> int:
         """Store a descriptor (dim,) of the block's dtype in a row; returns its checksum."""
         data = descriptor.tobytes()
-        checksum = row_checksum(keyframe_id, data)
-        if self.path is None:
+        if self.file is None:
             self.rows[row] = descriptor
-            return checksum
+            return row_checksum(keyframe_id, data)
         assert self._fd is not None
-        entry = _ENTRY.pack(keyframe_id, checksum, 0)
-        _write_all(self._fd, data, self._data_offset + row * self._row_bytes)
-        _write_all(self._fd, entry, _HEADER_BYTES + row * _ENTRY.size)
-        return checksum
-
-    def damaged_rows(
-        self, first: int, ids: Sequence[int], checksums: Sequence[int]
-    ) -> list[int]:
-        """Return the rows from ``first`` whose stored bytes do not have the checksum expected."""
-        if self.path is None:
-            return []
-        bad = []
-        with self.path.open('rb') as file:
-            pairs = zip(ids, checksums, strict=True)
-            for row, (keyframe_id, checksum) in enumerate(pairs, first):
-                entry = os.pread(file.fileno(), _ENTRY.size, _HEADER_BYTES + row * _ENTRY.size)
-                offset = self._data_offset + row * self._row_bytes
-                data = os.pread(file.fileno(), self._row_bytes, offset)
-                # A cut file gives fewer bytes, which have another checksum.
-                if (
-                    row_checksum(keyframe_id, data) != checksum
-                    or entry != _ENTRY.pack(keyframe_id, checksum, 0)
-                ):
-                    bad.append(row)
-        return bad
+        return self.file.write(self._fd, row, keyframe_id, data)
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         if self._fd is not None:
             os.fdatasync(self._fd)
 
+    def release(self) -> None:
+        """Tell the system that mapped pages need not stay in this process's memory."""
+        if self.file is not None and len(self.rows):
+            self.rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
     def close(self, used_rows: Optional[int] = None) -> None:
-        """Close the file for writing; after ``used_rows`` it is cut (None leaves it)."""
+        """Close the file for writing; after ``used_rows`` it is cut, without any removed."""
         if self._fd is None:
             return
+        assert self.file is not None
         if used_rows is not None:
             self.rows = self.rows[:used_rows]
-            os.ftruncate(self._fd, self._data_offset + used_rows * self._row_bytes)
+            os.ftruncate(self._fd, self.file.data_offset + used_rows * self.file.row_bytes)
         os.close(self._fd)
         self._fd = None
+        if used_rows == 0:
+            self.file.path.unlink(missing_ok=True)
 
 
 class DescriptorBlocks:
@@ -199,8 +118,9 @@ class DescriptorBlocks:
             self.blocks.append(self._block(number, mode if last else 'read'))
 
     def _block(self, number: int, mode: str) -> Block:
-        path = None if self.folder is None else self.folder / f'block_{number:06d}.bin'
-        return Block(path, number, self.dim, self.dtype, self.rows_per_block, mode)
+        shape = self.dim, self.dtype, self.rows_per_block
+        file = None if self.folder is None else block_file(self.folder, number, *shape)
+        return Block(file, *shape, mode)
 
     def encode(self, descriptor: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the descriptor as it is stored."""
@@ -229,8 +149,7 @@ class DescriptorBlocks:
     def release(self) -> None:
         """Tell the system that mapped pages need not stay in this process's memory."""
         for block in self.blocks:
-            if block.path is not None and len(block.rows):
-                block.rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+            block.release()
 
     def refresh(self, count: int) -> None:
         """Follow a writer in another process to its first ``count`` rows."""
@@ -246,8 +165,8 @@ class DescriptorBlocks:
     def missing_rows(self, count: int) -> list[int]:
         """Return those of the first ``count`` rows that lie beyond the end of their file."""
         missing: list[int] = []
-        for block in self.blocks:
-            start = block.number * self.rows_per_block
+        for number, block in enumerate(self.blocks):
+            start = number * self.rows_per_block
             needed = max(0, min(self.rows_per_block, count - start))
             missing += range(start + min(needed, block.stored), start + needed)
         return missing
@@ -261,8 +180,9 @@ class DescriptorBlocks:
             number, offset = divmod(row, self.rows_per_block)
             stop = min(end, (number + 1) * self.rows_per_block)
             part = slice(row - first, stop - first)
-            found = self.blocks[number].damaged_rows(offset, ids[part], checksums[part])
-            bad += [number * self.rows_per_block + inside for inside in found]
+            if (file := self.blocks[number].file) is not None:
+                found = file.damaged_rows(offset, ids[part], checksums[part])
+                bad += [number * self.rows_per_block + inside for inside in found]
             row = stop
         return bad
 
@@ -273,10 +193,11 @@ class DescriptorBlocks:
         step = max(1, _READ_BYTES // self.row_bytes)
         bounds = np.arange(0, self.rows_per_block * (len(self.blocks) + 1), self.rows_per_block)
         edges = np.searchsorted(rows[order], bounds)
-        for block, low, high in zip(self.blocks, edges[:-1], edges[1:], strict=True):
+        parts = zip(self.blocks, bounds, edges[:-1], edges[1:], strict=False)
+        for block, first, low, high in parts:
             for start in range(low, high, step):
                 part = order[start : min(high, start + step)]
-                out[part] = np.take(block.rows, rows[part] - block.number * self.rows_per_block, 0)
+                out[part] = np.take(block.rows, rows[part] - first, 0)
         return out
 
     def sync(self) -> None:
@@ -292,43 +213,11 @@ class DescriptorBlocks:
         if self.folder is not None:
             sync_folder(self.folder)
 
-    def bytes_on_disk(self) -> int:
-        """Return the size of the block files."""
-        paths = [block.path for block in self.blocks if block.path is not None]
-        return sum(path.stat().st_blocks * 512 for path in paths)
-
     def close(self, count: int) -> None:
         """Close all files and cut the last one after row ``count``."""
-        for block in self.blocks:
-            used = None
-            if self._mode == 'append':
-                used = min(self.rows_per_block, max(0, count - block.number * self.rows_per_block))
-            block.close(used if used != self.rows_per_block else None)
-            if used == 0 and block.path is not None:
-                block.path.unlink(missing_ok=True)
-
-
-def replace_file(source: Path, target: Path) -> None:
-    """Rename a file over another; after a power cut one of the two is there, complete."""
-    with source.open('rb') as file:
-        os.fsync(file.fileno())
-    source.replace(target)
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the creation or renaming of files in a folder survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):  # a nearly full disk takes a part, then fails
-        written += os.pwrite(fd, data[written:], offset + written)
+        for number, block in enumerate(self.blocks):
+            used = max(0, count - number * self.rows_per_block)
+            block.close(used if used < self.rows_per_block else None)
 
 
 def _explain(error: OSError, folder: Optional[Path]) -> str:

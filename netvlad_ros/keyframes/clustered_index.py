@@ -21,7 +21,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from netvlad_ros.keyframes.blocks import DescriptorBlocks, replace_file
+from netvlad_ros.keyframes.block_file import replace_file
+from netvlad_ros.keyframes.blocks import DescriptorBlocks
 from netvlad_ros.keyframes.columns import Range, Selection
 from netvlad_ros.keyframes.exact_index import Hits, best_of
 from netvlad_ros.types import Float32Array

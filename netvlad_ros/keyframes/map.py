@@ -144,6 +144,10 @@ class KeyframeMap:
             if self._writer_lock is not None:
                 self._writer_lock.release()
 
+    def settle(self) -> None:
+        """Wait until the index is up to date; a large map may train it for minutes."""
+        self._vectors.improve()
+
     def flush(self) -> None:
         """Wait until everything added so far would survive a power cut."""
         with self._writing():

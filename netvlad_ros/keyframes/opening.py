@@ -12,7 +12,8 @@ from netvlad_ros import __version__
 from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
-from netvlad_ros.keyframes.blocks import rows_per_block, sync_folder
+from netvlad_ros.keyframes.block_file import sync_folder
+from netvlad_ros.keyframes.blocks import rows_per_block
 from netvlad_ros.keyframes.locking import WriterLock
 from netvlad_ros.keyframes.store import Store, connect, explain
 

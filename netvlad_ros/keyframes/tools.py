@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Makes new maps of old ones: salvage, merge and redescribe. The old ones are only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Protocol
+
+import numpy as np
+
+from netvlad_ros.errors import MapError
+from netvlad_ros.keyframes.reader import MapReader, Row
+from netvlad_ros.keyframes.verify import VerifyReport
+from netvlad_ros.keyframes.writer import MapWriter, Selector
+from netvlad_ros.types import Float32Array, UInt8Array
+
+_DESCRIBE_BATCH = 16
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """How many keyframes went from the old maps into the new one."""
+
+    keyframes_before: int
+    keyframes_after: int
+
+    @property
+    def lost(self) -> int:
+        """Keyframes that are not in the new map."""
+        return self.keyframes_before - self.keyframes_after
+
+
+def salvage(folder: Path, target: Path, report: VerifyReport) -> CopyReport:
+    """Copy all records that ``verify`` found sound; ids stay as they are.
+
+    A keyframe is sound if its row and its descriptor are; a damaged thumbnail or closure is left
+    out alone.
+    """
+    damaged = {(fault.table, fault.key) for fault in report.faults}
+    lost = report.lost_keyframes
+
+    def keep(table: str, row: Row) -> bool:
+        if table == 'keyframes':
+            return row['id'] not in lost
+        if table == 'closures':
+            return (table, f'{row["query_id"]}-{row["match_id"]}') not in damaged
+        if table == 'thumbnails':
+            return (table, str(row['keyframe_id'])) not in damaged
+        return True
+
+    with (
+        MapReader(folder) as reader,
+        MapWriter(target, reader.model_id, reader.dim, reader.dtype) as writer,
+    ):
+        writer.copy(reader, Selector(keep))
+        writer.note('salvage', {'from': folder.name, 'faults': len(report.faults)})
+        return CopyReport(reader.count('keyframes'), writer.keyframes)
+
+
+def merge(folders: Sequence[Path], target: Path) -> CopyReport:
+    """Unite maps of one model; the first keeps its ids, those of the others are counted on.
+
+    Places of different maps stay apart until a closure between them is verified.
+
+    :raises MapError: the maps are of different models, or share a session.
+    """
+    readers: list[MapReader] = []
+    try:
+        readers = [MapReader(folder) for folder in folders]
+        first = readers[0]
+        for reader in readers[1:]:
+            if (reader.model_id, reader.dim) != (first.model_id, first.dim):
+                raise MapError(
+                    f'{reader.folder} was made with {reader.model_id}, {first.folder} with '
+                    f"{first.model_id}: bring them to one model with 'netvlad map redescribe'"
+                )
+        dtype = 'float32' if any(r.dtype == 'float32' for r in readers) else 'float16'
+        with MapWriter(target, first.model_id, first.dim, dtype) as writer:
+            for reader in readers:
+                writer.copy(reader)
+            writer.note('merge', {'from': [reader.folder.name for reader in readers]})
+            return CopyReport(sum(r.count('keyframes') for r in readers), writer.keyframes)
+    finally:
+        for reader in readers:
+            reader.store.connection.close()
+
+
+class Describes(Protocol):
+    """What redescribe needs of a descriptor."""
+
+    @property
+    def model_id(self) -> str:
+        """Name and hash of the model."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a descriptor."""
+
+    def compute(self, images_rgb: Sequence[UInt8Array]) -> Float32Array:
+        """Return (N, dim) unit descriptors of N images (H, W, 3) uint8 RGB."""
+
+
+def redescribe(
+    folder: Path, target: Path, descriptor: Describes,
+    image_of: Optional[Callable[[int, int], Optional[UInt8Array]]] = None,
+    on_keyframe: Callable[[], object] = lambda: None,
+) -> CopyReport:
+    """Make a map anew with another model; ids, poses, places and closures stay.
+
+    Keyframes without an image are left out.
+
+    :param image_of: returns the (H, W, 3) uint8 RGB image of a keyframe id and stamp, or None;
+        by default the stored thumbnail.
+    """
+    with MapReader(folder) as reader:
+        images = image_of or (lambda keyframe_id, _: _thumbnail_image(reader, keyframe_id))
+        with MapWriter(target, descriptor.model_id, descriptor.dim, reader.dtype) as writer:
+            described = _Described(reader, descriptor, images, on_keyframe)
+            writer.copy(reader, Selector(descriptor=described))
+            writer.note('redescribe', {'from': folder.name, 'model_before': reader.model_id})
+            return CopyReport(reader.count('keyframes'), writer.keyframes)
+
+
+class _Described:
+    """Descriptors of a map's keyframes by another model, computed in batches as they are asked."""
+
+    def __init__(
+        self, reader: MapReader, descriptor: Describes,
+        image_of: Callable[[int, int], Optional[UInt8Array]], on_keyframe: Callable[[], object],
+    ) -> None:
+        self._pending = iter(
+            reader.store.rows('SELECT id, stamp_ns FROM keyframes ORDER BY id')
+        )
+        self._descriptor, self._image_of = descriptor, image_of
+        self._on_keyframe = on_keyframe
+        self._done: dict[int, Optional[Float32Array]] = {}
+
+    def __call__(self, row: Row) -> Optional[Float32Array]:
+        while row['id'] not in self._done:
+            self._next_batch()
+        return self._done.pop(row['id'])
+
+    def _next_batch(self) -> None:
+        images: dict[int, UInt8Array] = {}
+        for keyframe_id, stamp_ns in self._pending:
+            self._on_keyframe()
+            image = self._image_of(keyframe_id, stamp_ns)
+            self._done[keyframe_id] = None
+            if image is not None:
+                images[keyframe_id] = image
+            if len(images) == _DESCRIBE_BATCH:
+                break
+        if images:
+            vectors = self._descriptor.compute(list(images.values()))
+            self._done.update(zip(images, np.asarray(vectors, np.float32), strict=True))
+
+
+def _thumbnail_image(reader: MapReader, keyframe_id: int) -> Optional[UInt8Array]:
+    import cv2
+
+    jpeg = reader.thumbnail(keyframe_id)
+    if jpeg is None:
+        return None
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.ascontiguousarray(image[:, :, ::-1])
