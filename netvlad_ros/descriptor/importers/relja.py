@@ -122,12 +122,17 @@ def _weights(layers: list[Any], index: int) -> list[npt.NDArray[np.float32]]:
 
 def _index_of(layers: list[Any], name: str, usual: int) -> int:
     """Return where a layer is by its name, or where it usually is if the file has no names."""
-    names = [getattr(layer, 'name', '') for layer in layers]
+    names = [_name(layer) for layer in layers]
     return names.index(name) if name in names else usual
 
 
+def _name(layer: Any) -> str:
+    name = getattr(layer, 'name', '')
+    return name if isinstance(name, str) else ''  # SciPy makes an array of an empty name
+
+
 def _describe(layers: list[Any]) -> str:
-    names = [str(getattr(layer, 'name', '?')) for layer in layers]
+    names = [_name(layer) for layer in layers]
     return f'{len(names)} layers ({", ".join(names[:4])}, ... {", ".join(names[-3:])})'
 
 
