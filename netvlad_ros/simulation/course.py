@@ -171,7 +171,7 @@ def make_course(seed: int, street: Street, laps: float, reverse: bool = True) ->
         raise ConfigError(f'laps is {laps!r}, allowed: 0.1 to 100')
     rng = np.random.default_rng((seed, 303))
     centre = _smooth_centre(street)
-    lap_m, lane_m = len(centre) * STEP_M, 0.2 * street.half_width_m
+    lap_m, lane_m = len(centre) * STEP_M, 0.15 * street.half_width_m
     along = np.arange(0.0, laps * lap_m, STEP_M)
     offsets = _offsets_m(rng, along, lap_m, lane_m)
     stop = int(len(along) * rng.uniform(0.25, 0.4))

@@ -55,7 +55,7 @@ class DriveConfig:
         maximum=20.0,
     )
     raw: bool = setting(False, 'Write raw rgb8 images instead of JPEG.')
-    jpeg_quality: int = setting(80, 'Quality of the JPEG images.', minimum=10, maximum=100)
+    jpeg_quality: int = setting(75, 'Quality of the JPEG images.', minimum=10, maximum=100)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
-from netvlad_ros.simulation.facade import DOORS, PX_PER_M, SIGNS, Painter, poster, word
 from netvlad_ros.simulation.materials import pick
 from netvlad_ros.simulation.mesh import MeshBuilder, Rgb, UvRect, Vector
+from netvlad_ros.simulation.painter import DOORS, PX_PER_M, SIGNS, Painter, poster, word
 from netvlad_ros.types import UInt8Array
 
 CARS: tuple[Rgb, ...] = ((170, 30, 34), (34, 60, 120), (210, 210, 206), (60, 64, 68), (30, 30, 32),

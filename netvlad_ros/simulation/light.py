@@ -68,14 +68,18 @@ class LightCourse:
         """Return the light for a sun that has swept so far and shines so strongly, 0 to 1."""
         high = float(np.clip(elevation_deg / 45.0, 0.2, 1.0))
         warm = (1.0 - high) * sunshine
-        ambient = 0.62 + 0.16 * high
+        # A clear sky gives hard light with dark shades, clouds give soft light from all sides.
+        ambient = 0.56 + 0.14 * high + 0.12 * (1.0 - sunshine)
+        # The camera adapts to the light, but not wholly.
+        gain = 0.95 + 0.12 * sunshine * high - 0.12 * (1.0 - high)
+        blue = 1.04 - 0.3 * warm - 0.05 * sunshine
         return Light(
             sun_azimuth_rad=self._azimuth_rad + math.radians(150.0) * sweep,
             sun_elevation_rad=math.radians(elevation_deg),
-            sun=0.6 * sunshine * (0.6 + 0.4 * high),
+            sun=0.85 * sunshine * (0.6 + 0.4 * high),
             ambient=ambient,
             sky=0.6 + 0.4 * high * (0.6 + 0.4 * sunshine),
-            tint_rgb=(1.0 + 0.1 * warm, 1.0, 1.02 - 0.2 * warm - 0.02 * sunshine),
+            tint_rgb=(gain * (1.0 + 0.14 * warm), gain, gain * blue),
             exposure_s=0.008 + 0.012 * (1.0 - high),
             noise_grey=1.5 + 2.0 * (1.0 - high),
         )

@@ -15,17 +15,16 @@ import math
 import numpy as np
 
 from netvlad_ros.simulation import furniture
-from netvlad_ros.simulation.facade import FacadeSpec, draw_facade
+from netvlad_ros.simulation.facade import draw_facade
 from netvlad_ros.simulation.ground import Block, GroundMap, draw_ground
-from netvlad_ros.simulation.layout import Street, edges, left_normals, offset
+from netvlad_ros.simulation.layout import Street, edges, left_normals
+from netvlad_ros.simulation.lots import HOUSE_DEPTH_M, Lot, Lots
 from netvlad_ros.simulation.materials import leaves, pick, sky, wall
 from netvlad_ros.simulation.mesh import MeshBuilder, Surface, SurfaceKind
 from netvlad_ros.types import FloatArray
 
-HOUSE_DEPTH_M = 6.0
 PARTY_WALL_M = 12.0
 SKY_RADIUS_M = 180.0
-CORNER_WIDTH_M = 5.5
 
 
 @dataclass(frozen=True)
@@ -41,34 +40,6 @@ class World:
     blocks: tuple[Block, ...]
     ground: GroundMap
     twin_corners: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Lot:
-    """A piece of a street's side; left and right as seen from the street."""
-
-    left_xy: FloatArray
-    right_xy: FloatArray
-    back_left_xy: FloatArray
-    back_right_xy: FloatArray
-    spec: FacadeSpec
-    garden: bool = False
-
-    @property
-    def yaw_rad(self) -> float:
-        """Direction from the left to the right end."""
-        along = self.right_xy - self.left_xy
-        return math.atan2(along[1], along[0])
-
-    @property
-    def inward(self) -> FloatArray:
-        """Unit vector from the street into the lot."""
-        return np.array([-math.sin(self.yaw_rad), math.cos(self.yaw_rad)])
-
-
-def _same_turns(polygon_xy: FloatArray, original_xy: FloatArray) -> bool:
-    """Tell whether every edge of an offset polygon still runs along the original's edge."""
-    return bool(np.all((edges(polygon_xy) * edges(original_xy)).sum(axis=1) > 0))
 
 
 def make_world(seed: int, street: Street) -> World:
@@ -94,7 +65,10 @@ class _TownBuilder:
 
     def build(self) -> World:
         """Build houses first, then what stands in front of them, then ground and sky."""
-        for lot in self._lots():
+        lots = Lots(self.rng, self.street, self.twins)
+        if not lots.inner:
+            self._monument(self.street.centre_xy.mean(axis=0))
+        for lot in lots.outer + lots.inner:
             self._garden(lot) if lot.garden else self._house(lot)
         self._furnish()
         side = wall(self.rng, 'plaster', round(PARTY_WALL_M * 30), round(HOUSE_DEPTH_M * 30), 30)
@@ -107,90 +81,7 @@ class _TownBuilder:
         blocks = tuple(self.blocks)
         return World(self.street, tuple(self.surfaces), blocks, self.ground, self.twins)
 
-    def _new_spec(self, width_m: float) -> FacadeSpec:
-        height = float(self.rng.choice([6.4, 7.2, 8.8, 9.4, 11.4]))
-        return FacadeSpec(int(self.rng.integers(2**31)), width_m, height)
-
-    def _lots(self) -> list[_Lot]:
-        """Divide both sides of the street into lots."""
-        h, corners = self.street.half_width_m, self.street.centre_xy
-        lots: list[_Lot] = []
-        # Seen from the street, lots of the outer side run clockwise, those of the inner side not.
-        outer, behind = offset(corners, -h)[::-1], offset(corners, -h - HOUSE_DEPTH_M)[::-1]
-        twin_specs = [self._new_spec(CORNER_WIDTH_M) for _ in range(2)]
-        n = len(outer)
-        twins = {n - 1 - t for t in self.twins}
-        for i in range(n):
-            j = (i + 1) % n
-            start = twin_specs[0] if i in twins else None
-            end = twin_specs[1] if j in twins else None
-            ends = outer[i], outer[j], behind[i], behind[j]
-            lots += self._side(ends, start, end)
-        return lots + self._inner_lots()
-
-    def _inner_lots(self) -> list[_Lot]:
-        """Build the block inside the street, or a monument where there is no room for one."""
-        h, corners = self.street.half_width_m, self.street.centre_xy
-        inner, depth = offset(corners, h), HOUSE_DEPTH_M
-        if not _same_turns(inner, corners) or np.linalg.norm(edges(inner), axis=1).min() < 2.5:
-            self._monument(corners.mean(axis=0))
-            return []
-        while not _same_turns(behind := offset(corners, h + depth), corners):
-            depth *= 0.8
-        lots: list[_Lot] = []
-        terrace = int(np.argmax(np.linalg.norm(edges(inner), axis=1)))
-        n = len(inner)
-        for i in range(n):
-            j = (i + 1) % n
-            ends = inner[i], inner[j], behind[i], behind[j]
-            lots += self._side(ends, None, None, terrace=i == terrace)
-        return lots
-
-    def _side(
-        self, ends: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
-        start: FacadeSpec | None, end: FacadeSpec | None, terrace: bool = False,
-    ) -> list[_Lot]:
-        """Divide one side between two corners.
-
-        :param ends: left, right, left behind and right behind, as seen from the street.
-        """
-        a, b, behind_a, behind_b = ends
-        length = float(np.linalg.norm(b - a))
-        unit = (b - a) / length
-        specs: list[tuple[FacadeSpec, bool]] = []
-        room = length
-        reserved = CORNER_WIDTH_M * ((start is not None) + (end is not None))
-        if start is not None and reserved <= length:
-            specs.append((start, False))
-            room -= CORNER_WIDTH_M
-        last = end if end is not None and reserved <= length else None
-        room -= CORNER_WIDTH_M if last is not None else 0.0
-        same = self._new_spec(5.0) if terrace else None
-        while room > 0.05:
-            count = max(1, round(room / (5.0 if terrace else self.rng.uniform(5.0, 10.0))))
-            width = room / count
-            spec = self._new_spec(width)
-            if same is not None:
-                spec = FacadeSpec(same.seed, width, same.height_m)
-            garden = not terrace and len(specs) > 0 and self.rng.random() < 0.14
-            specs.append((spec, bool(garden)))
-            room -= width
-        if last is not None:
-            specs.append((last, False))
-        # Behind a corner the lots meet at the mitre, or a house would stand in the next street.
-        low, high = float((behind_a - a) @ unit), float((behind_b - a) @ unit)
-        foot = behind_a - low * unit
-        lots, s = [], 0.0
-        for k, (spec, garden) in enumerate(specs):
-            left, right = s, s + spec.width_m
-            back_left = low if k == 0 else float(np.clip(left, low, high))
-            back_right = high if k == len(specs) - 1 else float(np.clip(right, low, high))
-            lots.append(_Lot(a + left * unit, a + right * unit, foot + back_left * unit,
-                             foot + back_right * unit, spec, garden))
-            s = right
-        return lots
-
-    def _house(self, lot: _Lot) -> None:
+    def _house(self, lot: Lot) -> None:
         facade = draw_facade(lot.spec)
         height, inward = lot.spec.height_m, lot.inward
         left, right, back_left, back_right = (
@@ -221,7 +112,7 @@ class _TownBuilder:
         outline = [lot.left_xy, lot.right_xy, lot.back_right_xy, lot.back_left_xy]
         self.blocks.append(Block(np.stack(outline), height))
 
-    def _garden(self, lot: _Lot) -> None:
+    def _garden(self, lot: Lot) -> None:
         """Leave a gap between houses: a low wall, or a hedge, with trees behind it."""
         rng, middle = self.rng, (lot.left_xy + lot.right_xy) / 2
         width = lot.spec.width_m
@@ -237,7 +128,7 @@ class _TownBuilder:
             furniture.add_tree(self.crown, self.plain, spot, rng)
 
     def _monument(self, xy: FloatArray) -> None:
-        """Stand a plinth with an obelisk in a square that is too small for houses."""
+        """Stand a poster column with plants in a square that is too small for houses."""
         self.plain.cylinder(xy, 1.2, 0.0, 0.4, (160, 156, 150), sides=16)
         furniture.add_poster_column(self.signs, self.plain, xy, self.rng)
         for k in range(3):
@@ -270,7 +161,7 @@ class _TownBuilder:
             furniture.add_tree(self.crown, self.plain, spot, rng)
         elif kind < 0.42 and h >= 4.0:
             turned = yaw + (math.pi if rng.random() < 0.5 else 0.0)
-            furniture.add_car(self.plain, centre + outward * (h * 0.7 - 0.75), turned, rng)
+            furniture.add_car(self.plain, centre + outward * (h * 0.7 - 0.55), turned, rng)
             return float(rng.uniform(4.8, 8.0))
         elif kind < 0.54:
             furniture.add_lamp(self.plain, spot, to_street, float(rng.uniform(3.2, 4.4)))

@@ -21,10 +21,11 @@ from netvlad_ros.cli import simulate
 from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.geometry import inverse
 from netvlad_ros.simulation.drive import Drive, DriveConfig, simulate_drive
+from netvlad_ros.simulation.lots import CORNER_WIDTH_M
 from netvlad_ros.simulation.odometry import drift_percent
 from netvlad_ros.simulation.places import SPLITS, PlacesConfig, simulate_places, town_seed
 from netvlad_ros.simulation.renderer import Renderer, RenderError, require_rendering
-from netvlad_ros.simulation.world import CORNER_WIDTH_M, World, make_world
+from netvlad_ros.simulation.world import World, make_world
 from netvlad_ros.types import FloatArray
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
