@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+import math
 from typing import Optional
 
 import numpy as np
@@ -161,8 +162,10 @@ def _accepted_by_stage(replay: Replay) -> dict[str, list[int]]:
 
 
 def stage_score(closure: LoopClosure, stage: str) -> float:
-    """Return how sure a stage is of a closure: inliers after geometry, similarity before."""
-    return float(closure.num_inliers) if stage == GEOMETRY else closure.similarity
+    """Return how sure a stage is: the geometric score after geometry, similarity before."""
+    if stage == GEOMETRY:
+        return 0.0 if math.isnan(closure.verification_score) else closure.verification_score
+    return closure.similarity
 
 
 def _closure_decisions(

@@ -60,7 +60,7 @@ def _spread(judgement: Judgement, stage: str, rows: list[int]) -> tuple[Example,
     """Return the first rows that are not neighbours of one already shown."""
     out: list[Example] = []
     made, declared = judgement.decisions[stage], judgement.declared[stage]
-    unit = 'inliers' if stage == GEOMETRY else 'similarity'
+    unit = 'geometric score' if stage == GEOMETRY else 'similarity'
     for row in rows:
         query = int(judgement.queries[row])
         if len(out) < PAIRS_OF_A_KIND and all(abs(query - e.query) > 3 for e in out):

@@ -8,6 +8,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 import json
+import math
 from typing import Any, Optional
 
 from netvlad_ros.evaluation.evaluation import Evaluation
@@ -177,7 +178,8 @@ def _stages(report: Mapping[str, Any]) -> str:
         '<h3>By stage</h3>' + table(head, rows)
         + '<p class="note">Brackets: 95 % bootstrap interval over trajectory segments. False '
         'alarms: share of queries without a revisit that declare a match at that threshold. '
-        'Geometry is scored by inliers, the other stages by similarity.</p>'
+        'Geometry is scored by verification_score (spread inliers), the other stages by '
+        'similarity.</p>'
     )
 
 
@@ -234,12 +236,13 @@ def _closures(evaluation: Evaluation) -> str:
         ]
         rows.append([
             *pair, f'{c.rank}', f'{c.similarity:.4f}', f'{c.consistency}', c.status.name.lower(),
-            c.transform_kind.name.lower(), f'{c.num_inliers}', label,
+            c.transform_kind.name.lower(), f'{c.num_inliers}',
+            '' if math.isnan(c.verification_score) else f'{c.verification_score:.1f}', label,
         ])  # fmt: skip
     if not rows:
         return '<p>No closure.</p>'
     head = ['query frame', 'match frame', 'rank', 'similarity', 'support', 'status', 'transform',
-            'inliers', 'judged']  # fmt: skip
+            'inliers', 'score', 'judged']  # fmt: skip
     more = len(closures) - len(rows)
     rest = f'<p class="note">{more} more in closures.csv.</p>' if more > 0 else ''
     return table(head, rows) + rest

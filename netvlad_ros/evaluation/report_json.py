@@ -143,6 +143,7 @@ def pose_error_summary(errors: tuple[PoseError, ...]) -> dict[str, Any]:
         'translation_share_of_distance': stats(shares),
         'rotation_deg': stats([e.rotation_deg for e in errors]),
         'nees_mean': float(np.mean(nees)) if nees else None,
+        'nees_median': float(np.median(nees)) if nees else None,
         'nees_dimension': 6,
     }
 
@@ -160,7 +161,7 @@ def closures_csv(evaluation: Evaluation) -> str:
     writer.writerow(
         ['query_id', 'match_id', 'query_stamp_ns', 'match_stamp_ns', 'query_frame', 'match_frame',
          'similarity', 'margin', 'normalised', 'probability', 'consistency', 'rank', 'status',
-         'reject_reason', 'transform_kind', 'num_matches', 'num_inliers',
+         'reject_reason', 'transform_kind', 'num_matches', 'num_inliers', 'verification_score',
          'tx', 'ty', 'tz', 'qx', 'qy', 'qz', 'qw', 'label']
     )  # fmt: skip
     replay, judgement = evaluation.replay, evaluation.judgement
@@ -178,7 +179,7 @@ def closures_csv(evaluation: Evaluation) -> str:
             [c.query.id, c.match.id, c.query.stamp_ns, c.match.stamp_ns, *frames,
              f'{c.similarity:.6f}', *(_text(v) for v in (c.margin, c.normalised, c.probability)),
              c.consistency, c.rank, c.status.name, c.reject_reason.name, c.transform_kind.name,
-             c.num_matches, c.num_inliers, *pose, label]
+             c.num_matches, c.num_inliers, _text(c.verification_score), *pose, label]
         )  # fmt: skip
     return out.getvalue()
 
