@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 from types import TracebackType
 from typing import Any, Optional
 
@@ -41,6 +42,8 @@ class DriveBag:
     :param path: folder of the bag, which must not exist.
     :param raw: ``/image`` with rgb8 instead of ``/image/compressed`` with JPEG.
     :raises InputError: the folder exists or cannot be made.
+
+    As a context, it closes the bag at the end and removes it after an error.
     """
 
     def __init__(self, path: Path, camera: Camera, raw: bool) -> None:
@@ -76,6 +79,9 @@ class DriveBag:
         trace: Optional[TracebackType],
     ) -> None:
         self._writer.close()
+        if kind is not None:
+            # A drive that ends early would look like a whole one.
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _topic(self, name: str, kind: str, qos: Optional[list[Qos]] = None) -> Any:
         return self._writer.add_connection(

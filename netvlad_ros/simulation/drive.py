@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.config import setting, validate
+from netvlad_ros.errors import InputError
 from netvlad_ros.geometry import inverse
 from netvlad_ros.simulation.bag import NANOSECONDS, DriveBag
 from netvlad_ros.simulation.camera import BASE_FRAME, make_camera
@@ -119,6 +120,8 @@ class Drive:
         self.odometry_s = np.arange(0.0, self.course.duration_s, 1.0 / ODOMETRY_HZ)
         self.truth = self.course.planar(self.odometry_s)
         self.odometry: FloatArray = drifting(self.truth, config.drift, config.seed)
+        steps = np.linalg.norm(np.diff(self.truth[:, :2], axis=0), axis=1)
+        self.travelled_m = np.concatenate([[0.0], np.cumsum(steps)])
         # No image is newer than the odometry.
         self.image_s = np.arange(0.0, float(self.odometry_s[-1]), 1.0 / config.rate_hz)
 
@@ -172,8 +175,8 @@ class Drive:
 def _write_odometry(bag: DriveBag, drive: Drive, index: int) -> None:
     """Write the true and the measured pose of one instant."""
     stamp_ns = drive.stamp_ns(float(drive.odometry_s[index]))
-    travelled = float(index) / ODOMETRY_HZ
-    sigma = (0.01 + 0.02 * travelled * drive.config.drift / 100, 0.005 + 0.0005 * travelled)
+    travelled_m = float(drive.travelled_m[index])
+    sigma = (0.01 + drive.config.drift / 100 * travelled_m, 0.005 + 0.0005 * travelled_m)
     for topic, parent, poses, spread in (
         ('odom', 'odom', drive.odometry, sigma),
         ('truth', 'world', drive.truth, (1e-3, 1e-3)),
@@ -182,6 +185,26 @@ def _write_odometry(bag: DriveBag, drive: Drive, index: int) -> None:
         step = increments(poses[first:first + 2])[0] * ODOMETRY_HZ
         bag.write_odometry(topic, stamp_ns, parent, BASE_FRAME, pose_from_planar(poses[index]),
                            float(step[0]), float(step[2]), spread)
+
+
+def _write_messages(bag: DriveBag, drive: Drive, progress: Progress) -> None:
+    """Render and write everything in the order of the stamps."""
+    assert drive.camera.T_base_camera is not None
+    bag.write_static_transform(
+        START_NS, BASE_FRAME, drive.camera.frame_id, drive.camera.T_base_camera
+    )
+    written, count = 0, len(drive.image_s)
+    for shot in progress(drive.shots(), total=count, unit='images', description='drive'):
+        while written < len(drive.odometry_s) and (
+            drive.stamp_ns(float(drive.odometry_s[written])) <= shot.stamp_ns
+        ):
+            _write_odometry(bag, drive, written)
+            written += 1
+        bag.write_camera_info(shot.stamp_ns)
+        bag.write_image(shot.stamp_ns, shot.encoded)
+        bag.write_depth(shot.stamp_ns, shot.depth_mm)
+    for index in range(written, len(drive.odometry_s)):
+        _write_odometry(bag, drive, index)
 
 
 def simulate_drive(
@@ -198,24 +221,12 @@ def simulate_drive(
     drive = Drive(config)
     require_rendering()
     with DriveBag(path, drive.camera, config.raw) as bag:
-        assert drive.camera.T_base_camera is not None
-        bag.write_static_transform(
-            START_NS, BASE_FRAME, drive.camera.frame_id, drive.camera.T_base_camera
-        )
-        written, count = 0, len(drive.image_s)
-        for shot in progress(drive.shots(), total=count, unit='images', description='drive'):
-            while written < len(drive.odometry_s) and (
-                drive.stamp_ns(float(drive.odometry_s[written])) <= shot.stamp_ns
-            ):
-                _write_odometry(bag, drive, written)
-                written += 1
-            bag.write_camera_info(shot.stamp_ns)
-            bag.write_image(shot.stamp_ns, shot.encoded)
-            bag.write_depth(shot.stamp_ns, shot.depth_mm)
-        for index in range(written, len(drive.odometry_s)):
-            _write_odometry(bag, drive, index)
+        try:
+            _write_messages(bag, drive, progress)
+        except OSError as error:
+            raise InputError(f'cannot write output {str(path)!r}: {error.strerror}') from error
     return DriveSummary(
-        path=path, images=count, duration_s=drive.course.duration_s,
+        path=path, images=len(drive.image_s), duration_s=drive.course.duration_s,
         travelled_m=drive.course.travelled_m, drift=drift_percent(drive.truth, drive.odometry),
         size_bytes=sum(f.stat().st_size for f in path.rglob('*') if f.is_file()),
         wall_s=time.monotonic() - started,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -65,7 +66,9 @@ def require_rendering() -> None:
 
 def explain(failure: str) -> str:
     """Return one line that says what to install, from the output of a failed probe."""
-    lines = [line.strip() for line in failure.splitlines() if line.strip()]
+    # VTK colours its log and puts time, thread, file and level before each message.
+    plain = re.sub(r'\x1b\[[0-9;]*m', '', failure)
+    lines = [line.split('| ', 1)[-1].strip() for line in plain.splitlines() if line.strip()]
     reason = lines[-1] if lines else 'the process ended without a message'
     if 'No module named' in reason:
         return f'cannot render: {reason}; install it with: pip install pyvista'

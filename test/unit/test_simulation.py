@@ -145,6 +145,11 @@ def test_setting_out_of_range_is_named(change: dict[str, object]) -> None:
         Drive(DriveConfig(**change))
 
 
+def test_log_of_vtk_is_stripped_to_its_message() -> None:
+    log = '\x1b[0m\x1b[33m2026-01-01 (6.6s) [7F84]vtkRenderWindow:150 WARN| no OSMesa\x1b[0m'
+    assert renderer.explain(log).endswith('(no OSMesa)')
+
+
 @pytest.mark.parametrize('program', [
     "import sys; sys.exit('libEGL.so.1: cannot open shared object file')",
     'import os; os.abort()',

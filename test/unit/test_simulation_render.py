@@ -254,6 +254,18 @@ def test_output_that_exists_or_cannot_be_made_is_refused(tmp_path: Path) -> None
         simulate_places(tmp_path / 'a@b', PlacesConfig())
 
 
+def test_drive_that_is_interrupted_leaves_no_bag(tmp_path: Path) -> None:
+    path = tmp_path / 'stopped'
+
+    def interrupted(shots: Any, **_: object) -> Iterator[Any]:
+        yield next(iter(shots))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate_drive(path, TINY, interrupted)
+    assert not path.exists()
+
+
 def test_places_come_in_the_pitts_layout(tmp_path: Path) -> None:
     folder = tmp_path / 'places'
     config = PlacesConfig(places=2, headings=3, queries=2, seed=1)
