@@ -200,7 +200,7 @@ def test_relja_mat(tmp_path, vgg_tensors, names):
     assert_equal(computed(bundle, image), whiten(raw, matrix, offset))
     import_file(source, bundle, dim=3)
     assert_equal(computed(bundle, image), whiten(raw, matrix[:3], offset[:3]))
-    with pytest.raises(ModelError, match='7.*1 to 6'):
+    with pytest.raises(ModelError, match=r'7.*1 to 6'):
         import_file(source, bundle, dim=7)
 
 
@@ -228,8 +228,7 @@ def test_relja_images_are_shrunk_to_1024_and_never_enlarged(tmp_path, vgg_tensor
 # ---------------------------------------------------------------- torch families
 
 
-@pytest.mark.parametrize('version', ['v1', 'v2'])
-@pytest.mark.parametrize('parallel', [False, True])
+@pytest.mark.parametrize(('version', 'parallel'), [('v1', False), ('v2', True)])
 def test_nanne(tmp_path, vgg_tensors, version, parallel):
     """The checkpoint holds NumPy scalars, as the trainer saves them."""
     weight, centres = pooling(512, K)
@@ -343,6 +342,8 @@ def test_benchmark_resnet18(tmp_path, wrapped):
 
 
 class Malicious:
+    """Ends the process when it is unpickled."""
+
     def __reduce__(self):
         return exec, ('raise SystemExit("unpickled")',)
 
@@ -372,7 +373,7 @@ def test_unknown_and_damaged_files_say_what_was_found(tmp_path, vgg_tensors):
     whole = tmp_path / 'whole.pth'
     torch.save(state, whole)
     refused(tmp_path, whole.read_bytes()[:-5000], 'no torch checkpoint|no readable torch')
-    with pytest.raises(ModelError, match='missing.pth'):
+    with pytest.raises(ModelError, match=r'missing\.pth'):
         import_file(tmp_path / 'missing.pth', tmp_path / 'out.safetensors')
 
 

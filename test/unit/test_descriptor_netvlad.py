@@ -99,7 +99,7 @@ def test_gradients(version):
     names = [name for name, _ in layer.named_parameters()]
 
     def call(x, *values):
-        return torch.func.functional_call(layer, dict(zip(names, values)), (x,))
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(call, (features, *parameters))
 

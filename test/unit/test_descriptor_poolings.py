@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from netvlad_ros.config import DescriptorConfig
 from netvlad_ros.descriptor import BundleInfo, Descriptor, make_bundle
+from netvlad_ros.descriptor.backbones import make_backbone
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import KINDS, GeM, MaxPooling, NoPooling, make_pooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
@@ -108,7 +110,7 @@ def test_cropped_whitening_is_crop_and_renormalise():
     layer = fit_whitening(x.numpy(), 16)
     cropped = layer(x)[:, :4]
     assert torch.allclose(layer.cropped(4)(x), cropped / cropped.norm(dim=1, keepdim=True))
-    with pytest.raises(InputError, match='17.*1 to 16'):
+    with pytest.raises(InputError, match=r'17.*1 to 16'):
         layer.cropped(17)
 
 
@@ -128,11 +130,7 @@ def test_whitening_refuses_too_little(samples, dim, words):
 
 def test_no_pooling_depends_on_the_image_size():
     policy = InputPolicy(resize='none', height=64, width=64)
-    from netvlad_ros.descriptor.backbones import make_backbone
-
     network = DescriptorNetwork(policy, make_backbone('alexnet'), NoPooling())
-    from netvlad_ros.config import DescriptorConfig
-
     descriptor = Descriptor(
         make_bundle(network, BundleInfo('none')), DescriptorConfig(runtime='torch')
     )
