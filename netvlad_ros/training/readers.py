@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Open a place dataset of any kind that this package knows, by what it looks like on disk.
+
+========  ====================================================================================
+kind      what it is
+========  ====================================================================================
+pitts     a ``dbStruct`` ``.mat`` (Pittsburgh, Tokyo Time Machine, Tokyo 24/7)
+utm       folder ``SPLIT/database`` and ``SPLIT/queries``, UTM position in the file names
+msls      Mapillary Street-Level Sequences, a city's folder or the folder of cities
+npz       ``utmDb``, ``utmQ``, ``posDistThr`` beside two lists of image names
+csv       one table ``path,east_m,north_m,split[,role][,stamp]``
+walks     a table ``image,split,area`` of frames in the order of walks, without positions
+bag       a rosbag2 with poses
+========  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Optional, Union
+
+from netvlad_ros.errors import InputError
+from netvlad_ros.training.places import PlaceDataset
+
+KINDS = ('pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag')
+BAG_SUFFIXES = ('.mcap', '.db3')
+
+
+def open_dataset(
+    path: Union[str, Path],
+    split: str = 'train',
+    images: Optional[Union[str, Path]] = None,
+    kind: str = 'auto',
+) -> PlaceDataset:
+    """Return one split of a dataset.
+
+    :param path: file or folder.
+    :param split: 'train', 'val' or 'test' where the data hold several.
+    :param images: folder that names in a list are relative to; by default beside the list.
+    :raises InputError: the path is missing, of no known kind or damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f'dataset {str(path)!r} does not exist')
+    root = None if images is None else Path(images)
+    kind = guess_kind(path) if kind == 'auto' else kind
+    if kind == 'pitts':
+        from netvlad_ros.training.pitts import read_pitts
+
+        return read_pitts(path, root)
+    if kind == 'bag':
+        from netvlad_ros.training.bags import read_bag
+
+        return read_bag(path, split, root)
+    from netvlad_ros.training import lists
+
+    if kind == 'utm':
+        return lists.read_utm_folder(path, split)
+    if kind == 'msls':
+        return lists.read_msls(path, split)
+    if kind == 'npz':
+        return lists.read_npz(path, root)
+    if kind in ('csv', 'walks'):
+        from netvlad_ros.training import tables
+
+        read = tables.read_csv if kind == 'csv' else tables.read_walks
+        return read(path, split, root)
+    raise InputError(f'dataset kind is {kind!r}, allowed: auto, {", ".join(KINDS)}')
+
+
+def guess_kind(path: Path) -> str:
+    """Return the kind of a dataset from its name and first line.
+
+    :raises InputError: it looks like none of them.
+    """
+    suffix = path.suffix.lower()
+    if suffix == '.mat':
+        return 'pitts'
+    if suffix == '.npz':
+        return 'npz'
+    if suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+        return 'bag'
+    if suffix == '.csv':
+        return _table_kind(path)
+    if path.is_dir():
+        table = path / 'images.csv'
+        if table.is_file():
+            return _table_kind(table)
+        if any(path.glob('**/query/raw.csv')):
+            return 'msls'
+        if any((path / s / 'database').is_dir() for s in ('.', 'train', 'val', 'test')) or any(
+            (path / 'images' / s / 'database').is_dir() for s in ('train', 'val', 'test')
+        ):
+            return 'utm'
+    raise InputError(
+        f'{str(path)!r} looks like no known dataset: say which with --kind {"|".join(KINDS)}'
+    )
+
+
+def _table_kind(path: Path) -> str:
+    with path.open(newline='', encoding='utf-8-sig') as stream:
+        header = set(next(csv.reader(stream), []))
+    if {'path', 'east_m', 'north_m'} <= header:
+        return 'csv'
+    if {'image', 'area'} <= header:
+        return 'walks'
+    raise InputError(
+        f'{str(path)!r} has columns {sorted(header)}, expected path,east_m,north_m,split (with '
+        'positions) or image,split,area (walks)'
+    )
