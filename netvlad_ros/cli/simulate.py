@@ -27,7 +27,10 @@ from netvlad_ros.errors import ConfigError
 from netvlad_ros.simulation.drive import DriveConfig, simulate_drive
 from netvlad_ros.simulation.places import PlacesConfig, simulate_places
 
-FLAGS = {'length_m': '--length', 'rate_hz': '--rate', 'gps_noise_m': '--gps-noise'}
+FLAGS = {
+    'length_m': '--length', 'rate_hz': '--rate', 'gps_noise_m': '--gps-noise',
+    'town_m': '--town-length',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,10 @@ class PlacesConfig:
     queries: int = setting(4, 'Query views of each place.', minimum=1, maximum=100)
     gps_noise_m: float = setting(1.5, 'Standard deviation of the noted positions.', unit='m',
                                  minimum=0.0, maximum=10.0)
+    town_m: float = setting(
+        130.0, "Typical length of a town's street; shorter streets are more towns and variety.",
+        unit='m', minimum=60.0, maximum=400.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,9 @@ def town_seed(seed: int, split: str, town: int) -> int:
     return int(np.random.SeedSequence((seed, 707, SPLITS.index(split), town)).generate_state(1)[0])
 
 
-def make_place_street(rng: np.random.Generator) -> Street:
+def make_place_street(rng: np.random.Generator, typical_m: float) -> Street:
     """Return a street of random length and width."""
-    street = make_street(rng, float(rng.uniform(90.0, 170.0)))
+    street = make_street(rng, typical_m * float(rng.uniform(0.7, 1.3)))
     return Street(street.centre_xy, street.half_width_m * float(rng.uniform(0.75, 1.05)))
 
 
@@ -148,7 +152,7 @@ class _Town:
         self._config, self._first = config, first_place
         self.seed = town_seed(config.seed, split, town)
         self._rng = np.random.default_rng((self.seed, 808))
-        self.street = make_place_street(np.random.default_rng((self.seed, 1)))
+        self.street = make_place_street(np.random.default_rng((self.seed, 1)), config.town_m)
         self.positions = place_positions(self.street, self._rng)
         column, row = town % 100, town // 100 + 100 * SPLITS.index(split)
         self._origin = np.array(UTM_ORIGIN_M) + TOWN_SPACING_M * np.array([column, row])

@@ -29,7 +29,7 @@ from netvlad_ros.simulation.world import World, make_world
 from netvlad_ros.types import FloatArray
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
-TINY = DriveConfig(seed=4, length_m=40.0, laps=0.2, rate_hz=2.0, reverse=True)
+TINY = DriveConfig(seed=4, length_m=40.0, laps=0.2, rate_hz=1.0, reverse=True)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -163,7 +163,7 @@ def test_bag_has_every_topic_with_its_frames_and_stamps(bag: Path) -> None:
     assert sorted(got) == ['/camera_info', '/depth', '/ground_truth/odom', '/image/compressed',
                            '/odom', '/tf_static']
     images, depths = got['/image/compressed'], got['/depth']
-    assert len(images) == len(depths) == len(got['/camera_info']) > 20
+    assert len(images) == len(depths) == len(got['/camera_info']) > 15
     for (bag_ns, image), (_, depth), (_, info) in zip(images, depths, got['/camera_info'],
                                                       strict=True):
         assert bag_ns == stamp_ns(image) == stamp_ns(depth) == stamp_ns(info)
@@ -268,7 +268,7 @@ def test_drive_that_is_interrupted_leaves_no_bag(tmp_path: Path) -> None:
 
 def test_places_come_in_the_pitts_layout(tmp_path: Path) -> None:
     folder = tmp_path / 'places'
-    config = PlacesConfig(places=2, headings=3, queries=2, seed=1)
+    config = PlacesConfig(places=2, headings=3, queries=2, seed=1, town_m=60.0)
     summary = simulate_places(folder, config)
     assert summary.places == {'train': 2, 'val': 1, 'test': 1}
     for split in SPLITS:
