@@ -66,6 +66,7 @@ class BlockFile:
         try:
             _write_all(fd, self._header(), 0)
             os.ftruncate(fd, self.full_bytes)
+            os.fdatasync(fd)  # rows may be lost in a power cut, the format of the file may not
         except BaseException:
             os.close(fd)
             raise
@@ -82,7 +83,7 @@ class BlockFile:
 
     def rows_in_file(self) -> int:
         """Return for how many rows the file is long enough."""
-        size = self.path.stat().st_size
+        size = self.path.stat().st_size if self.path.is_file() else 0
         return max(0, min(self.capacity, (size - self.data_offset) // self.row_bytes))
 
     def check_header(self) -> Optional[str]:

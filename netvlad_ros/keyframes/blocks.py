@@ -20,6 +20,7 @@ from netvlad_ros.keyframes.block_file import BlockFile, row_checksum, sync_folde
 from netvlad_ros.types import Float32Array
 
 BLOCK_BYTES = 16 << 20  # one allocation; 1024 rows of 4096 float32
+TAIL_ROWS = 1024  # more than a robot adds between two rounds of maintenance
 # NumPy copies these with the interpreter locked: an add waits no longer than for this much.
 _READ_BYTES = 1 << 20
 
@@ -47,20 +48,15 @@ class Block:
     ) -> None:
         self.file = file
         self._fd: Optional[int] = None
-        self.stored = capacity  # rows that the file had room for when it was opened
         self.rows: npt.NDArray[Any]
         if file is None:
             self.rows = np.zeros((capacity, dim), dtype)
             return
         if mode == 'create':
             self._fd = file.create()
-        else:
-            if fault := file.check_header():
-                raise MapError(f"{file.path}: {fault}; see 'netvlad map verify'")
-            self.stored = file.rows_in_file()
-            if mode == 'append':
-                self._fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
-                os.ftruncate(self._fd, file.full_bytes)
+        elif mode == 'append':
+            self._fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+            os.ftruncate(self._fd, file.full_bytes)
         self.rows = file.map()
 
     def write(self, row: int, keyframe_id: int, descriptor: npt.NDArray[Any]) -> int:
@@ -101,11 +97,12 @@ class DescriptorBlocks:
 
     :param folder: where ``block_000000.bin`` and so on lie; None keeps them in memory.
     :param mode: 'append' for the writer, 'read' for readers.
+    :param is_complete: refuse missing, cut or foreign files; without, their rows cannot be read.
     """
 
     def __init__(
         self, folder: Optional[Path], dim: int, dtype: str, count: int, mode: str = 'append',
-        rows: Optional[int] = None,
+        rows: Optional[int] = None, is_complete: bool = True,
     ) -> None:
         self.folder, self.dim, self.dtype, self._mode = folder, dim, dtype, mode
         self.rows_per_block = rows or rows_per_block(dim, dtype)
@@ -113,6 +110,8 @@ class DescriptorBlocks:
         self.blocks: list[Block] = []
         self._unsynced: set[int] = set()
         self._lock = threading.Lock()
+        if is_complete and folder is not None:
+            self._check_complete(folder, count)
         for number in range(-(-count // self.rows_per_block)):
             last = (number + 1) * self.rows_per_block >= count
             self.blocks.append(self._block(number, mode if last else 'read'))
@@ -162,14 +161,23 @@ class DescriptorBlocks:
                 self.blocks[number].close()
                 self.blocks[number] = self._block(number, 'read')
 
-    def missing_rows(self, count: int) -> list[int]:
-        """Return those of the first ``count`` rows that lie beyond the end of their file."""
-        missing: list[int] = []
-        for number, block in enumerate(self.blocks):
-            start = number * self.rows_per_block
-            needed = max(0, min(self.rows_per_block, count - start))
-            missing += range(start + min(needed, block.stored), start + needed)
-        return missing
+    def _check_complete(self, folder: Path, count: int) -> None:
+        """Refuse cut files before the writer makes them long again.
+
+        The last rows may be missing: a power cut under ``durability: normal`` does that.
+        """
+        shape = self.dim, self.dtype, self.rows_per_block
+        for number in range(-(-count // self.rows_per_block)):
+            file = block_file(folder, number, *shape)
+            if fault := file.check_header():
+                raise MapError(f"{file.path}: {fault}; see 'netvlad map verify'")
+            needed = min(self.rows_per_block, count - number * self.rows_per_block)
+            stored = file.rows_in_file()
+            if stored < needed and number * self.rows_per_block + stored < count - TAIL_ROWS:
+                raise MapError(
+                    f'{file.path} was cut, the descriptors of {needed - stored} keyframes are '
+                    f"missing: 'netvlad map verify --salvage NEW' saves the others"
+                )
 
     def damaged_rows(
         self, first: int, ids: Sequence[int], checksums: Sequence[int]

@@ -154,6 +154,11 @@ class KeyframeMap:
             self._vectors.sync()
             self._store.rows('PRAGMA wal_checkpoint(FULL)')
 
+    @property
+    def damaged(self) -> list[int]:
+        """Keyframes whose descriptors were found damaged when the map was opened."""
+        return self._vectors.damaged
+
     # Sessions
 
     @property

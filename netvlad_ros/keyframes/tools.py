@@ -55,7 +55,7 @@ def salvage(folder: Path, target: Path, report: VerifyReport) -> CopyReport:
         MapReader(folder) as reader,
         MapWriter(target, reader.model_id, reader.dim, reader.dtype) as writer,
     ):
-        writer.copy(reader, Selector(keep))
+        writer.copy(reader, Selector(keep, is_complete=False))
         writer.note('salvage', {'from': folder.name, 'faults': len(report.faults)})
         return CopyReport(reader.count('keyframes'), writer.keyframes)
 

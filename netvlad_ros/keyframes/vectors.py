@@ -17,12 +17,11 @@ import numpy as np
 from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes.adaptive_index import AdaptiveIndex
-from netvlad_ros.keyframes.blocks import DescriptorBlocks
+from netvlad_ros.keyframes.blocks import TAIL_ROWS, DescriptorBlocks
 from netvlad_ros.keyframes.columns import Columns
 from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour
 from netvlad_ros.types import Float32Array
 
-_TAIL_ROWS = 1024  # more than a robot adds between two rounds of maintenance
 _logger = logging.getLogger(__name__)
 
 
@@ -114,13 +113,7 @@ class LocalVectors:
         written in its last moments; older damage is for 'netvlad map verify' to find.
         """
         count = self._columns.count
-        missing = self._blocks.missing_rows(count)
-        if any(row < count - _TAIL_ROWS for row in missing):
-            raise MapError(
-                f'{self._name}: the descriptors of {len(missing)} keyframes are missing (a block '
-                f"file was cut); 'netvlad map verify --salvage NEW' saves the others"
-            )
-        first = max(0, count - _TAIL_ROWS)
+        first = max(0, count - TAIL_ROWS)
         ids = self._columns.ids[first:count].tolist()
         bad = self._blocks.damaged_rows(first, ids, checksums[first:])
         self.damaged = self._columns.ids[bad].tolist()

@@ -45,12 +45,14 @@ class Selector:
     """Which rows of a source to take.
 
     :param keep: tells by table and key whether a row is taken.
+    :param is_complete: all stored descriptors are there; else ``keep`` leaves out lost ones.
     :param descriptor: returns the (dim,) descriptor of a keyframe, None to leave it out; without
         it the stored one is copied.
     """
 
     keep: Callable[[str, Row], bool] = lambda table, row: True
     descriptor: Optional[Callable[[Row], Optional[Float32Array]]] = None
+    is_complete: bool = True
 
 
 class MapWriter:
@@ -150,7 +152,8 @@ class MapWriter:
     def _copy_keyframes(
         self, reader: MapReader, selector: Selector, offsets: dict[str, int]
     ) -> None:
-        blocks = reader.blocks()
+        # Those who leave out damaged descriptors, or replace all, need not have them complete.
+        blocks = reader.blocks(selector.is_complete and selector.descriptor is None)
         batch: list[Row] = []
         for number, row in enumerate(reader.rows('keyframes')):
             batch.append({**row, 'row': number})
