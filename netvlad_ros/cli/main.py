@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from pathlib import Path
+import signal
 import sys
 from typing import Optional
 
@@ -19,6 +20,9 @@ from netvlad_ros.errors import NetvladError
 
 # Heavy libraries are imported by a command's run(), so that --help stays fast.
 COMMANDS = ('simulate', 'play', 'listen', 'evaluate')
+
+# An interruption is how these end.
+ENDLESS = ('play', 'listen')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,6 +58,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     :returns: 0 done, 1 a known error (one line on stderr); argparse exits with 2 on wrong usage.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = build_parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING,
@@ -65,6 +70,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f'netvlad {args.command}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if args.command in ENDLESS:
+            return 0
         print(f'netvlad {args.command}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -41,16 +41,16 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 # The margin of a match needs a rival outside its neighbourhood among the search results.
 NEIGHBOURHOODS_SEARCHED = 8
-# Queries are not stored in a read-only map and have no id there.
-NOT_STORED = 0
+# Id of a query that is in no map: that of a read-only map, or of a question.
+NOT_STORED = 2**64 - 1
 
 
 @dataclass(frozen=True)
 class Detection:
     """What one frame led to.
 
-    :param keyframe: the stored keyframe; None if the frame was not selected. Its id is 0 where
-        the map is read-only.
+    :param keyframe: the stored keyframe; None if the frame was not selected. Its id is
+        NOT_STORED where the map is read-only.
     :param visit: its place; None in a read-only map where nothing matched.
     :param candidates: the most similar allowed keyframes, whatever the threshold, best first.
     :param closures: the candidates that were accepted, by rank.

@@ -7,23 +7,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import importlib
-import sys
+import signal
 import threading
 import time
 import traceback
 from typing import Any, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
 import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from visualization_msgs.msg import MarkerArray
 
-from netvlad_msgs.msg import KeyframeDescriptor, LoopClosureArray, PlaceId
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor, load_descriptor
 from netvlad_ros.errors import NetvladError
@@ -31,18 +30,12 @@ from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure.detector import Detection, LoopClosureDetector
 from netvlad_ros.ros import parameters, qos
 from netvlad_ros.ros.bounded_worker import BoundedWorker
-from netvlad_ros.ros.conversions import (
-    closures_to_msg,
-    descriptor_to_msg,
-    place_to_msg,
-    stamp_ns_from_msg,
-)
+from netvlad_ros.ros.conversions import stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
 from netvlad_ros.ros.log_bridge import forward_logging
+from netvlad_ros.ros.outputs import Outputs
 from netvlad_ros.ros.services import MapServices
-from netvlad_ros.ros.visualization import Trace
-from netvlad_ros.types import Frame
 
 NS_PER_S = 1_000_000_000
 DRAWING_PERIOD_S = 1.0
@@ -71,6 +64,7 @@ class VprNode(LifecycleNode):
         parameters.declare(self, parameters.NodeConfig())
         parameters.declare(self, DetectorConfig())
         self.health = Health(self.get_logger().warning)
+        self.outputs: Outputs
         self.descriptor: Optional[Descriptor] = None
         self.detector: Optional[LoopClosureDetector] = None
         # Held by whoever uses the detector: the worker for a frame, a service for its answer.
@@ -81,7 +75,6 @@ class VprNode(LifecycleNode):
         self._intake: Optional[Intake] = None
         self._worker: Optional[BoundedWorker[ImageArrival]] = None
         self._verification: Optional[BoundedWorker[_Pending]] = None
-        self._trace = Trace()
         self._last_stamp_ns: Optional[int] = None
         self._inputs: list[Any] = []
         self._periodic: list[Any] = []
@@ -96,7 +89,7 @@ class VprNode(LifecycleNode):
             self.detector_config = parameters.read(self, DetectorConfig)
             self.descriptor = load_descriptor(self.detector_config.descriptor)
             self.open_map(self.node_config.map_path, self.node_config.read_only)
-            self._make_publishers()
+            self.outputs = Outputs(self, self.node_config.publish_descriptors)
             self._map_services = MapServices(self)
         except NetvladError as error:
             self.get_logger().error(f'cannot configure: {error}')
@@ -126,7 +119,7 @@ class VprNode(LifecycleNode):
             self.create_timer(
                 config.diagnostics_period_s, self._publish_diagnostics, clock=steady
             ),
-            self.create_timer(DRAWING_PERIOD_S, self._publish_drawing, clock=steady),
+            self.create_timer(DRAWING_PERIOD_S, self.outputs.publish_drawing, clock=steady),
         ]
         return result
 
@@ -145,6 +138,13 @@ class VprNode(LifecycleNode):
         self._stop_serving()
         self._release()
         return super().on_shutdown(state)
+
+    def bring_up(self) -> bool:
+        """Configure and activate, unless a signal comes in between; return whether it worked."""
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if not self.context.ok() or transition() != TransitionCallbackReturn.SUCCESS:
+                return False
+        return True
 
     def open_map(self, path: str, read_only: bool) -> None:
         """Open a map, begin a session in it and then let go of the present one.
@@ -205,32 +205,12 @@ class VprNode(LifecycleNode):
 
     # Topics
 
-    def _make_publishers(self) -> None:
-        def publisher(message_type: Any, topic: str, profile: Any) -> Any:
-            return self.create_lifecycle_publisher(
-                message_type, topic, profile, qos_overriding_options=qos.OVERRIDABLE
-            )
-
-        self._closures_out = publisher(LoopClosureArray, 'loop_closures', qos.RESULT_QOS)
-        self._place_out = publisher(PlaceId, 'place_id', qos.RESULT_QOS)
-        self._path_out = publisher(Path, 'keyframes', qos.LATCHED_QOS)
-        self._markers_out = publisher(MarkerArray, 'loop_closure_markers', qos.LATCHED_QOS)
-        self._diagnostics_out = publisher(DiagnosticArray, '/diagnostics', qos.RESULT_QOS)
-        self._descriptor_out = None
-        if self.node_config.publish_descriptors:
-            self._descriptor_out = publisher(
-                KeyframeDescriptor, 'keyframe_descriptor', qos.RESULT_QOS
-            )
-
     def _subscribe(self, intake: Intake) -> None:
-        # Odometry must get in while an image is being handed over, hence a group of its own.
-        group = MutuallyExclusiveCallbackGroup()
-
         def subscribe(message_type: Any, topic: str, callback: Any, profile: Any) -> None:
             self._inputs.append(
                 self.create_subscription(
                     message_type, topic, callback, profile,
-                    callback_group=group, qos_overriding_options=qos.OVERRIDABLE,
+                    qos_overriding_options=qos.OVERRIDABLE,
                 )
             )
 
@@ -265,7 +245,7 @@ class VprNode(LifecycleNode):
             self.health.problem('frame not processed', str(error))
         except Exception as error:
             # One frame that breaks must not silence the robot for good.
-            if rclpy.ok():
+            if self.context.ok():
                 self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
 
     def _process(self, arrival: ImageArrival) -> None:
@@ -296,7 +276,9 @@ class VprNode(LifecycleNode):
                 return
             detection = detector.process(frame)
         if detection.keyframe is not None:
-            self._publish(detection, frame, intake.odom_frame_id)
+            self.outputs.publish(detection, intake.odom_frame_id, detector.model_id)
+            self.health.count('keyframes')
+            self.health.count('loop closures', len(detection.closures))
             if self._verification is not None:
                 self._verification.offer(_Pending(detector, detection, frame.camera.frame_id))
             detection.latency_ms['arrival to publication'] = 1e3 * (
@@ -314,43 +296,12 @@ class VprNode(LifecycleNode):
             self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
             return
         self.health.latency({'verify': pending.detection.latency_ms.get('verify', 0.0)})
-        if closures and rclpy.ok():
-            self._closures_out.publish(closures_to_msg(closures, pending.frame_id))
+        if closures and self.context.ok():
+            self.outputs.publish_verified(closures, pending.frame_id)
             for closure in closures:
                 self.health.count(f'closures {closure.status.name.lower()}')
-                self._trace.add_closure(closure)
-
-    def _publish(self, detection: Detection, frame: Frame, odom_frame_id: str) -> None:
-        keyframe, visit, camera = detection.keyframe, detection.visit, frame.camera
-        assert keyframe is not None and self.descriptor is not None
-        if detection.closures:
-            self._closures_out.publish(closures_to_msg(detection.closures, camera.frame_id))
-        if visit is not None:
-            pose_frame_id = odom_frame_id if keyframe.T_odom_base is not None else camera.frame_id
-            self._place_out.publish(place_to_msg(keyframe, visit, pose_frame_id))
-        if self._descriptor_out is not None and detection.descriptor is not None:
-            self._descriptor_out.publish(
-                descriptor_to_msg(
-                    keyframe,
-                    detection.descriptor,
-                    self.descriptor.model_id,
-                    self.get_namespace().strip('/'),
-                    camera.frame_id,
-                )
-            )
-        self.health.count('keyframes')
-        self.health.count('loop closures', len(detection.closures))
-        self._trace.add(keyframe, odom_frame_id)
-        for closure in detection.closures:
-            self._trace.add_closure(closure)
 
     # Timers
-
-    def _publish_drawing(self) -> None:
-        drawing = self._trace.drawing()
-        if drawing is not None:
-            self._path_out.publish(drawing[0])
-            self._markers_out.publish(drawing[1])
 
     def _publish_diagnostics(self) -> None:
         detector = self.detector
@@ -373,33 +324,35 @@ class VprNode(LifecycleNode):
             ]
         )
         message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_out.publish(message)
+        self.outputs.publish_diagnostics(message)
 
 
-def main(args: Optional[Sequence[str]] = None) -> int:
+def run(args: Optional[Sequence[str]] = None) -> int:
     """Run the node until SIGINT or SIGTERM.
 
     :returns: 0 after a requested end, 1 if the node could not bring itself up.
     """
-    with rclpy.init(args=args):
-        node = VprNode()
+    # rclpy's own handlers end the spinning; a second Ctrl-C, which `ros2 launch` sends on top of
+    # the terminal's, must not interrupt the closing of the map.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    with rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL):
+        try:
+            node = VprNode()
+        except ParameterException as error:
+            rclpy.logging.get_logger('vpr').fatal(f'cannot start: {error}')
+            return 1
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
             with forward_logging(node.get_logger()):
-                if node.get_parameter('autostart').value:
-                    up = node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-                    if not up or node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
-                        return 1
-                executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
+                up = not node.get_parameter('autostart').value or node.bring_up()
+                if up and node.context.ok():
+                    executor.spin()
+                return 0 if up or not node.context.ok() else 1
+        except ExternalShutdownException:
+            return 0
         finally:
             node.close()
             executor.shutdown()
             node.destroy_node()
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -76,6 +76,8 @@ def _descriptor(default: Any, metadata: Any) -> ParameterDescriptor:
     if isinstance(default, int):
         descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
     else:
+        # `exclude_s:=20` is an integer to ROS; it means 20.0 here.
+        descriptor.dynamic_typing = True
         # A step of 0 lets every value through; rclpy refuses values off the grid otherwise.
         descriptor.floating_point_range = [
             FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)

@@ -147,6 +147,7 @@ def _play(
         }
         clock = node.create_publisher(Clock, '/clock', 10) if options.clock else None
         _wait_for_subscribers(node, publishers, options)
+        logger.info('playing %d messages of %s', recording.count, ', '.join(publishers))
         messages: Iterable[Any] = recording.messages
         if progress is not None:
             messages = progress(messages, recording.count, 'messages', 'playing')

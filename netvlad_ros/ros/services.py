@@ -11,6 +11,7 @@ from std_srvs.srv import SetBool, Trigger
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
 from netvlad_ros.errors import NetvladError
 from netvlad_ros.image_messages import image_from_message
+from netvlad_ros.loop_closure.detector import NOT_STORED
 from netvlad_ros.ros.conversions import closure_to_msg, stamp_ns_from_msg
 from netvlad_ros.ros.intake import BRIDGE
 from netvlad_ros.types import Frame, Keyframe, LoopClosure
@@ -91,7 +92,7 @@ class MapServices:
             return response
         stamp_ns = stamp_ns_from_msg(request.image.header.stamp)
         frame_id = request.image.header.frame_id
-        query = Keyframe(id=0, stamp_ns=stamp_ns, session='', camera=frame_id, place_id=0)
+        query = Keyframe(id=NOT_STORED, stamp_ns=stamp_ns, session='', camera=frame_id, place_id=0)
         with node.detector_lock:
             assert node.detector is not None
             keyframe_map = node.detector.keyframe_map

@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Node, player and listener as processes of their own, as the demo runs them."""
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+from ros_bench import scene
+
+MODEL = os.environ.get('NETVLAD_TEST_MODEL', 'default')
+TIMEOUT_S = 60.0
+NODE = [sys.executable, '-m', 'netvlad_ros.ros.vpr_node']
+NETVLAD = [sys.executable, '-m', 'netvlad_ros.cli.main']
+PARAMETERS = {
+    'descriptor.model': MODEL,
+    'descriptor.runtime': 'torch',
+    'keyframes.policy': 'every_frame',
+    'search.exclude_s': '2',
+    'search.min_similarity': '0.95',
+}
+
+
+def node_command(*remappings, **parameters):
+    command = [*NODE, '--ros-args']
+    for name, value in {**PARAMETERS, **parameters}.items():
+        command += ['-p', f'{name}:={value}']
+    for remapping in remappings:
+        command += ['-r', remapping]
+    return command
+
+
+class Process:
+    """A process whose output is kept, to be waited for and ended by a signal."""
+
+    def __init__(self, command, folder):
+        self.log = (folder / f'{len(list(folder.iterdir()))}.log').open('w+')
+        # The ROS wheels start Python anew and mark that in the environment.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
+        }
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment
+        )
+
+    @property
+    def output(self):
+        """Everything it printed so far."""
+        return Path(self.log.name).read_text()
+
+    def wait_for(self, text):
+        """Wait until it prints a text."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline_s, f'{text!r} did not appear in: {self.output}'
+            time.sleep(0.05)
+
+    def end(self, *signals):
+        """Send signals one after another and return the exit code."""
+        for number in signals:
+            self.process.send_signal(number)
+        return self.process.wait(TIMEOUT_S)
+
+
+@pytest.fixture
+def start(tmp_path):
+    logs = tmp_path / 'logs'
+    logs.mkdir()
+    processes = []
+
+    def launch(command):
+        processes.append(Process(command, logs))
+        return processes[-1]
+
+    yield launch
+    for item in processes:
+        if item.process.poll() is None:
+            item.process.kill()
+            item.process.wait()
+        item.log.close()
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    """Return a sequence folder: five places, then the first two once more."""
+    folder = tmp_path / 'sequence'
+    (folder / 'images').mkdir(parents=True)
+    rows = ['index,image,stamp_s']
+    for index, seed in enumerate((1, 2, 3, 4, 5, 1, 2)):
+        cv2.imwrite(str(folder / f'images/{index}.png'), scene(seed)[..., ::-1])
+        rows.append(f'{index},images/{index}.png,{index}.0')
+    (folder / 'frames.csv').write_text('\n'.join(rows) + '\n')
+    (folder / 'revisits.csv').write_text(
+        'query_index,match_indices,ignore_indices\n5,0,\n6,1,\n'
+    )
+    return folder
+
+
+def test_closures_cross_processes_and_all_end_cleanly(start, sequence):
+    node = start(node_command('image:=/image'))
+    listener = start([*NETVLAD, 'listen', '--json'])
+    player = start([*NETVLAD, 'play', str(sequence), '--wait-for', '/image', '--wait-s', '90'])
+    listener.wait_for('keyframe 6 = 1')
+    assert player.process.wait(TIMEOUT_S) == 0
+    assert node.end(signal.SIGINT, signal.SIGINT) == 0, node.output
+    assert listener.end(signal.SIGTERM) == 0, listener.output
+    assert 'Traceback' not in node.output + listener.output + player.output
+    assert json.loads(listener.output.splitlines()[-1])['keyframes'] == 7
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_the_player_ends_cleanly_in_the_middle(start, sequence, number):
+    player = start([*NETVLAD, 'play', str(sequence), '--rate', '0.01', '--verbose'])
+    player.wait_for('playing')
+    assert player.end(number) == 0, player.output
+    assert 'Traceback' not in player.output
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('image_transport', 'pigeon'),
+        ('descriptor.model', 'no_such_model'),
+        ('search.exclude_s', '-3.0'),
+        ('search.exclude_s', 'soon'),
+    ],
+)
+def test_a_parameter_that_cannot_work_ends_the_node_with_its_name(start, name, value):
+    node = start(node_command(**{name: value}))
+    assert node.process.wait(TIMEOUT_S) == 1
+    assert value in node.output
+    assert 'Traceback' not in node.output
+
+
+def test_a_topic_that_is_not_played_is_an_error_of_one_line(sequence):
+    command = [*NETVLAD, 'play', str(sequence), '--wait-for', '/camera/image']
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert '/camera/image' in result.stderr and '/image' in result.stderr
