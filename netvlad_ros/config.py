@@ -193,11 +193,11 @@ class VerificationConfig:
         unit='keyframes', minimum=1, maximum=100000,
     )
     odometry_noise: float = setting(
-        0.01, 'Error of the distance that odometry measures between neighbouring keyframes.',
+        0.02, 'Error of the distance that odometry measures between neighbouring keyframes.',
         minimum=0.0, maximum=1.0,
     )
     time_budget_s: float = setting(
-        0.5, 'A check that takes longer ends as REJECTED with the reason TIME_BUDGET.',
+        2.0, 'A check that takes longer ends as REJECTED with the reason TIME_BUDGET.',
         unit='s', minimum=0.001, maximum=60.0,
     )
 
@@ -246,6 +246,9 @@ class MapConfig:
     visit_gap_s: float = setting(
         20.0, 'A keyframe this much younger than the last one of its place is a new visit.',
         unit='s', minimum=0.0, maximum=86400.0,
+    )
+    robot: str = setting(
+        '', 'Name of this robot in a map that several share; the name of the host by default.'
     )
     thumbnail_px: int = setting(
         320, 'Longer side of the stored JPEG of each keyframe, 0 stores none.',

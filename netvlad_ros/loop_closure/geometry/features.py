@@ -62,7 +62,7 @@ class RootSift:
     def extract(self, image_rgb: UInt8Array) -> Features:
         """Return the features of an (H, W, 3) uint8 RGB image."""
         gray, scale = _working_image(image_rgb, self._width_px, self._enlarge_below_px)
-        sift = cv2.SIFT_create(self._max_features, contrastThreshold=SIFT_CONTRAST_THRESHOLD)
+        sift = cv2.SIFT.create(self._max_features, contrastThreshold=SIFT_CONTRAST_THRESHOLD)
         keypoints, descriptors = sift.detectAndCompute(gray, None)
         if descriptors is None:
             return _none(128)
@@ -83,7 +83,7 @@ class Orb:
     def extract(self, image_rgb: UInt8Array) -> Features:
         """Return the features of an (H, W, 3) uint8 RGB image."""
         gray, scale = _working_image(image_rgb, self._width_px, self._enlarge_below_px)
-        orb = cv2.ORB_create(self._max_features, fastThreshold=7)
+        orb = cv2.ORB.create(self._max_features, fastThreshold=7)
         keypoints, descriptors = orb.detectAndCompute(gray, None)
         if descriptors is None:
             return _none(256)
@@ -95,7 +95,7 @@ class Orb:
 
 def make_extractor(config: VerificationConfig) -> FeatureExtractor:
     """Return the extractor that ``config.features`` names."""
-    kind = {'rootsift': RootSift, 'orb': Orb}[config.features]
+    kind = Orb if config.features == 'orb' else RootSift
     return kind(config.max_features, config.feature_width_px, config.enlarge_below_px)
 
 
@@ -119,7 +119,7 @@ def _working_image(
 def _image_points(keypoints: tuple[cv2.KeyPoint, ...], scale: tuple[float, float]) -> Float32Array:
     """Return keypoints as pixels of the image as given; pixel centres are at integers."""
     points = np.array([item.pt for item in keypoints], dtype=np.float64)
-    return ((points + 0.5) / np.array(scale) - 0.5).astype(np.float32)
+    return np.asarray((points + 0.5) / np.array(scale) - 0.5, dtype=np.float32)
 
 
 def _none(dim: int) -> Features:

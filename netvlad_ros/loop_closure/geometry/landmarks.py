@@ -2,22 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmarks for one camera and odometry: points seen again from neighbouring keyframes.
 
-Odometry between neighbours is accurate over the metre that separates them, so it gives the
-baseline, and with it the scale that a single camera lacks.
+Odometry gives the length of the baseline, and with it the scale that a single camera lacks. The
+matches themselves know rotation and direction better than wheels do, and replace them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import numpy.typing as npt
+import poselib
+from scipy.spatial.transform import Rotation
 
 from netvlad_ros.loop_closure.geometry.covariance import skew
 from netvlad_ros.types import FloatArray
 
 # A smaller parallax leaves the depth of a point to the noise.
 MIN_PARALLAX_DEG = 1.0
+# A shorter baseline is mostly odometry noise.
+MIN_BASELINE_M = 0.1
+MIN_MATCHES = 15
+# Wheels that slip more than this between keyframes give no length either.
+MAX_ODOMETRY_TURN_RAD = 0.1
+MIN_ODOMETRY_COSINE = 0.9
 REFINE_STEPS = 3
 
 
@@ -33,6 +42,39 @@ class Sighting:
     T_neighbour_centre: FloatArray
     rows: npt.NDArray[np.int64]
     rays: FloatArray
+
+
+def refined_motion(
+    T_odom: FloatArray,
+    rays_a: FloatArray,
+    rays_b: FloatArray,
+    focal_px: float,
+    max_error_px: float,
+) -> Optional[FloatArray]:
+    """Return the motion from view a to view b: the length of odometry, the rest from matches.
+
+    :param T_odom: (4, 4) maps view a's frame into view b's, by odometry.
+    :param rays_a: (M, 2) undistorted, at depth 1; rays_b likewise, some of them wrong.
+    :returns: None where the baseline is too short, or the matches deny the odometry.
+    """
+    length = float(np.linalg.norm(T_odom[:3, 3]))
+    if length < MIN_BASELINE_M or len(rays_a) < MIN_MATCHES:
+        return None
+    pose = poselib.CameraPose()
+    pose.R, pose.t = T_odom[:3, :3], T_odom[:3, 3] / length
+    camera = {'model': 'SIMPLE_PINHOLE', 'width': 0, 'height': 0, 'params': [focal_px, 0.0, 0.0]}
+    options = {'loss_type': 'CAUCHY', 'loss_scale': 0.5 * max_error_px}
+    refined, _ = poselib.refine_relative_pose(
+        rays_a * focal_px, rays_b * focal_px, pose, camera, camera, options
+    )
+    T = np.eye(4)
+    T[:3, :] = refined.Rt
+    T[:3, 3] *= length / max(float(np.linalg.norm(T[:3, 3])), 1e-12)
+    turned = Rotation.from_matrix(T[:3, :3].T @ T_odom[:3, :3]).magnitude()
+    cosine = float(T[:3, 3] @ T_odom[:3, 3]) / length**2
+    if not np.isfinite(T).all() or turned > MAX_ODOMETRY_TURN_RAD or cosine < MIN_ODOMETRY_COSINE:
+        return None
+    return T
 
 
 def triangulate(

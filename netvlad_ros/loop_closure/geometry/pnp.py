@@ -26,6 +26,8 @@ MAX_ITERATIONS = 500
 REFINE_STEPS = 10
 # Points nearer than this to the plane of the camera project to nothing.
 MIN_DEPTH_M = 0.05
+# Holds 99 percent of a normal variable of two dimensions.
+INLIER_SIGMAS = 3.03
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def absolute_pose(
     rays: FloatArray,
     focal_px: float,
     max_error_px: float,
+    shared_noise: float = 0.0,
     seed: int = 0,
 ) -> Optional[MeasuredPose]:
     """Return the pose of points in the frame of the camera that sees them, None if there is none.
@@ -56,6 +59,7 @@ def absolute_pose(
     :param points_covariance: (N, 3, 3) m^2 of them.
     :param rays: (N, 2) where the camera sees them, undistorted, at depth 1.
     :param focal_px: makes pixels of ray errors.
+    :param shared_noise: part of the noise of a point that all points share.
     """
     if len(points_xyz) < MIN_POINTS:
         return None
@@ -71,7 +75,9 @@ def absolute_pose(
     T[:3, :] = pose.Rt
     if not np.isfinite(T).all() or int(info['num_inliers']) < MIN_POINTS:
         return None
-    return refine(T, points_xyz, points_covariance, rays, focal_px, max_error_px)
+    return refine(
+        T, points_xyz, points_covariance, rays, focal_px, max_error_px, shared_noise
+    )
 
 
 def refine(
@@ -81,6 +87,7 @@ def refine(
     rays: FloatArray,
     focal_px: float,
     max_error_px: float,
+    shared_noise: float = 0.0,
 ) -> Optional[MeasuredPose]:
     """Refine a pose by weighted, robust least squares; None if too few points agree with it.
 
@@ -99,12 +106,11 @@ def refine(
         white = np.einsum('nij,nj->ni', whitening, residuals)
         norms = np.linalg.norm(white, axis=1)
         in_front = (points_xyz @ T[:3, :3].T + T[:3, 3])[:, 2] > MIN_DEPTH_M
-        # 3.03 standard deviations hold 99 percent of a normal variable of two dimensions.
-        inliers = in_front & (norms < 3.03 * scale)
+        inliers = in_front & (norms < INLIER_SIGMAS)
         if int(inliers.sum()) < MIN_POINTS:
             return None
         # The median length of a standard normal variable of two dimensions is 1.1774.
-        scale = float(np.clip(np.median(norms[inliers]) / 1.1774, 0.05, 1.0))
+        scale = float(np.clip(np.median(norms[inliers]) / 1.1774, 0.05, 1.5))
         weights = 1.0 / (1.0 + (norms[inliers] / (2.0 * scale)) ** 2)
         J = np.einsum('nij,njk->nik', whitening[inliers], jacobian[inliers])
         information = np.einsum('n,nik,nil->kl', weights, J, J)
@@ -115,7 +121,8 @@ def refine(
         T = perturbed(T, delta)
         if float(np.abs(delta).max()) < 1e-8 and step > 1:
             break
-    covariance = np.linalg.inv(information) * scale**2
+    shared = shared_noise**2 * float(weights.sum())
+    covariance = np.linalg.inv(information) * (scale**2 + shared)
     return MeasuredPose(T, 0.5 * (covariance + covariance.T), inliers)
 
 

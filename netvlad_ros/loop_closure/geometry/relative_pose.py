@@ -98,12 +98,12 @@ def sampson_px(
     E = skew(T[:3, 3]) @ T[:3, :3]
     Ea, Eb = a @ E.T, b @ E
     norm = np.sqrt(Ea[:, 0] ** 2 + Ea[:, 1] ** 2 + Eb[:, 0] ** 2 + Eb[:, 1] ** 2)
-    return focal_px * np.einsum('ni,ni->n', b, Ea) / np.maximum(norm, 1e-12)
+    return np.asarray(focal_px * np.einsum('ni,ni->n', b, Ea) / np.maximum(norm, 1e-12))
 
 
 def _unit(rays: FloatArray) -> FloatArray:
     directions = np.column_stack([rays, np.ones(len(rays))])
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True))
 
 
 def _rotation_only(
