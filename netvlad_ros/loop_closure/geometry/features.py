@@ -8,6 +8,7 @@ says how alike two points look are all that matching asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,7 +117,7 @@ def _working_image(
     return np.asarray(resized, dtype=np.uint8), (size[0] / width, size[1] / height)
 
 
-def _image_points(keypoints: tuple[cv2.KeyPoint, ...], scale: tuple[float, float]) -> Float32Array:
+def _image_points(keypoints: Sequence[cv2.KeyPoint], scale: tuple[float, float]) -> Float32Array:
     """Return keypoints as pixels of the image as given; pixel centres are at integers."""
     points = np.array([item.pt for item in keypoints], dtype=np.float64)
     return np.asarray((points + 0.5) / np.array(scale) - 0.5, dtype=np.float32)
