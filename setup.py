@@ -9,7 +9,10 @@ from setuptools import find_packages, setup
 SOURCE = Path(__file__).resolve().parent
 NAME = 'netvlad_ros'
 SHARE = f'share/{NAME}'
-COMMANDS = ('evaluate', 'listen', 'play', 'simulate')
+COMMANDS = (
+    'bench', 'cluster', 'describe', 'evaluate', 'listen', 'map', 'models', 'play', 'simulate',
+    'train', 'whiten',
+)
 
 # `ros2 run netvlad_ros evaluate` finds these below lib/; pip would put them on everyone's PATH,
 # so they are made only when colcon drives setup.py.

@@ -9,7 +9,7 @@ The ROS parameters (``group.name``), ``config/vpr.yaml``, the command line's opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 import math
 from typing import Any, Optional, TypeVar, get_type_hints
 
@@ -181,10 +181,10 @@ class VerificationConfig:
         unit='px', minimum=0.1, maximum=100.0,
     )
     min_inliers: int = setting(
-        15, 'Inliers that a VERIFIED closure needs at least.', minimum=5, maximum=10000
+        8, 'Inliers that a VERIFIED closure needs at least.', minimum=5, maximum=10000
     )
     min_score: float = setting(
-        0.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
+        16.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
         minimum=0.0, maximum=1e6,
     )
     views_in_memory: int = setting(
@@ -319,7 +319,6 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
         if type(value) is not hint:
             raise ConfigError(f'{prefix}{name} must be {hint.__name__}, got {value!r}')
         changes[name] = value
-    config = cls()
-    config = replace(config, **changes)  # type: ignore[type-var]
+    config = cls(**changes)
     validate(config, prefix)
     return config

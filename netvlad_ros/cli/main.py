@@ -19,7 +19,10 @@ from netvlad_ros import __version__
 from netvlad_ros.errors import NetvladError
 
 # Heavy libraries are imported by a command's run(), so that --help stays fast.
-COMMANDS = ('simulate', 'play', 'listen', 'evaluate')
+COMMANDS = (
+    'simulate', 'play', 'listen', 'evaluate', 'models', 'describe', 'map', 'cluster', 'train',
+    'whiten', 'bench',
+)  # fmt: skip
 
 # An interruption is how these end.
 ENDLESS = ('play', 'listen')
