@@ -127,13 +127,13 @@ class Augment:
     def _relit(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
         c = self.config
         x = image.astype(np.float32) / 255
-        if rng.random() < c.gray:
-            x = np.repeat((x @ np.float32([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
         x = x ** np.float32(np.exp(rng.uniform(-c.gamma, c.gamma)))
         gains = 1 + rng.uniform(-1, 1, 3) * c.light / 2
         mean = x.mean()
         contrast, brightness = 1 + rng.uniform(-1, 1, 2) * c.light
         x = ((x - mean) * contrast + mean * brightness) * gains.astype(np.float32)
+        if rng.random() < c.gray:
+            x = np.repeat((x @ np.float32([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
         if c.noise > 0:
             deviation = np.float32(rng.uniform(0, c.noise))
             x = x + deviation * rng.standard_normal(x.shape, dtype=np.float32)

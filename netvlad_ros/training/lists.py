@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 import zipfile
@@ -39,8 +40,19 @@ def read_utm_folder(path: Path, split: str) -> PlaceDataset:
     )
 
 
-def utm_of_name(name: str) -> tuple[float, float, Optional[float], str]:
-    """Return east and north in metres, the time stamp and the panorama of a file name.
+@dataclass(frozen=True)
+class UtmName:
+    """What a file name says; None or '' where it says nothing."""
+
+    east_m: float
+    north_m: float
+    panorama: str
+    heading_deg: Optional[float]
+    stamp: Optional[float]
+
+
+def utm_of_name(name: str) -> UtmName:
+    """Return what a file name says of its image.
 
     :param name: ``@east@north@zone@letter@lat@lon@panorama@tile@heading@...@stamp@note@.jpg``;
         only the file's own name is parsed, an ``@`` in a folder's name does no harm.
@@ -53,10 +65,14 @@ def utm_of_name(name: str) -> tuple[float, float, Optional[float], str]:
         raise InputError(
             f'image name {name!r} has no position, expected @east_m@north_m@...'
         ) from None
-    digits = parts[13].replace('_', '') if len(parts) > 13 else ''
-    return east_m, north_m, float(digits) if digits.isdigit() else None, (
-        parts[7] if len(parts) > 7 else ''
-    )
+    parts += [''] * (14 - len(parts))
+    digits = parts[13].replace('_', '')
+    try:
+        heading_deg = float(parts[9]) if parts[9] else None
+    except ValueError:
+        heading_deg = None
+    stamp = float(digits) if digits.isdigit() else None
+    return UtmName(east_m, north_m, parts[7], heading_deg, stamp)
 
 
 def _utm_images(folder: Path) -> PlaceImages:
@@ -66,16 +82,22 @@ def _utm_images(folder: Path) -> PlaceImages:
     if not paths:
         raise InputError(f'folder {str(folder)!r} has no {", ".join(SUFFIXES)} image')
     parsed = [utm_of_name(path.name) for path in paths]
-    xy_m = np.array([[east, north] for east, north, _, _ in parsed])
-    stamps = [stamp for _, _, stamp, _ in parsed]
-    known = [stamp for stamp in stamps if stamp is not None]
-    names = [panorama for _, _, _, panorama in parsed]
+    names = [name.panorama for name in parsed]
     panorama: Optional[IntArray] = None
     if all(names):
         panorama = np.unique(names, return_inverse=True)[1].astype(np.int64)
     return PlaceImages(
-        tuple(paths), xy_m, np.array(known) if len(known) == len(paths) else None, panorama
+        paths=tuple(paths),
+        xy_m=np.array([[name.east_m, name.north_m] for name in parsed]),
+        stamp=_all_or_none([name.stamp for name in parsed]),
+        panorama=panorama,
+        heading_deg=_all_or_none([name.heading_deg for name in parsed]),
     )
+
+
+def _all_or_none(values: list[Optional[float]]) -> Optional[FloatArray]:
+    known = [value for value in values if value is not None]
+    return np.array(known) if len(known) == len(values) else None
 
 
 def read_npz(path: Path, root: Optional[Path] = None) -> PlaceDataset:

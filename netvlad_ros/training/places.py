@@ -30,6 +30,8 @@ POSITIVE_RADIUS_M = 10.0
 # Nearer pairs of one look-alike class belong to one walk, where distance tells places apart.
 LOOK_ALIKE_FROM_M = 500.0
 
+_OPTIONAL = ('stamp', 'panorama', 'look_alike', 'heading_deg')
+
 # A city is tens of kilometres wide; UTM northing reaches 10,000 km.
 LARGEST_SPAN_M = 2e6
 
@@ -45,6 +47,8 @@ class PlaceImages:
     :param look_alike: (N,) int64 class whose members may look the same at different places (one
         corridor on every floor): pairs of a class farther apart than ``LOOK_ALIKE_FROM_M`` are
         neither positive nor negative; None if no such.
+    :param heading_deg: (N,) compass direction of view; None if unknown. Where it is known, images
+        of one place that look apart are neither positive nor negative when pairs are labelled.
     """
 
     paths: tuple[Path, ...]
@@ -52,9 +56,10 @@ class PlaceImages:
     stamp: Optional[FloatArray] = None
     panorama: Optional[IntArray] = None
     look_alike: Optional[IntArray] = None
+    heading_deg: Optional[FloatArray] = None
 
     def __post_init__(self) -> None:
-        for name in ('xy_m', 'stamp', 'panorama', 'look_alike'):
+        for name in ('xy_m', *_OPTIONAL):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.paths):
                 raise InputError(
@@ -70,7 +75,7 @@ class PlaceImages:
         chosen = np.asarray(indices, dtype=np.int64)
         optional = {
             name: values[chosen]
-            for name in ('stamp', 'panorama', 'look_alike')
+            for name in _OPTIONAL
             if (values := getattr(self, name)) is not None
         }
         return replace(
@@ -125,7 +130,7 @@ class PlaceDataset:
     def all_images(self) -> PlaceImages:
         """Return database and queries as one list, database first."""
         joined: dict[str, npt.NDArray[np.generic]] = {}
-        for name in ('stamp', 'panorama', 'look_alike'):
+        for name in _OPTIONAL:
             first, second = getattr(self.database, name), getattr(self.queries, name)
             if name != 'panorama' and first is not None and second is not None:
                 joined[name] = np.concatenate([first, second])

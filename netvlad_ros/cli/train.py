@@ -1,0 +1,189 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+r"""Train a model on a dataset of places, by the paper's procedure or a modern one.
+
+Recipe modern trains on place-labelled batches with the multi-similarity loss; layers that do not
+train run once for a few augmented views of each image, so that a CPU is enough for a small model.
+
+  netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
+      --normalise half --clusters 16 --output start.safetensors
+  netvlad whiten walks/ --model start.safetensors --dim 512 --output white.safetensors
+  netvlad train walks/ --model white.safetensors --recipe modern --output run/
+
+OUTPUT holds model.safetensors (the bundle), best and last checkpoints, log.jsonl and TensorBoard
+logs where that is installed. --resume continues after an interruption to the same result.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netvlad_ros.cli.progress import progress
+from netvlad_ros.cli.training_data import (
+    add_data_arguments,
+    add_settings,
+    image_source,
+    open_checked,
+    report_written,
+    settings_from,
+)
+from netvlad_ros.errors import ConfigError, InputError
+from netvlad_ros.training.settings import ModernConfig
+
+if TYPE_CHECKING:
+    from netvlad_ros.descriptor import ModelBundle
+    from netvlad_ros.training.modern import ModernData
+    from netvlad_ros.training.places import PlaceDataset
+
+RECIPES = ('modern',)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_arguments(parser)
+    parser.add_argument(
+        '--also', type=Path, nargs='*', default=[], metavar='DATASET',
+        help='Further datasets to train on (recipe modern).',
+    )
+    parser.add_argument('--model', required=True, help='The bundle to start from.')
+    parser.add_argument('--recipe', choices=RECIPES, default='modern', help='Default: modern')
+    parser.add_argument('--output', type=Path, required=True, help='Folder of the run.')
+    parser.add_argument('--name', help="The model's name. Default: the folder's name")
+    parser.add_argument('--val-split', default='val', help="Held-out split. Default: val; '' none")
+    parser.add_argument(
+        '--train-layers', nargs='*', metavar='PREFIX',
+        help="Parameters of the backbone that train; none after '--train-layers' alone.",
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda. Default: auto')
+    parser.add_argument('--resume', action='store_true', help='Continue the run in OUTPUT.')
+    add_settings(parser.add_argument_group('recipe modern'), ModernConfig())
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Train and write the bundle."""
+    if (args.output / 'last.safetensors').exists() and not args.resume:
+        raise ConfigError(
+            f'{str(args.output)!r} holds a run: continue it with --resume or give another folder'
+        )
+    return _modern(args)
+
+
+def _modern(args: argparse.Namespace) -> dict[str, object]:
+    import torch
+
+    from netvlad_ros.descriptor import BundleInfo, load_bundle, save_bundle
+    from netvlad_ros.descriptor.locate import find_model
+    from netvlad_ros.training.modern import ModernTrainer, load_best, mixed
+
+    config = settings_from(args, ModernConfig())
+    bundle = load_bundle(find_model(args.model))
+    start = {key: value.clone() for key, value in bundle.network.state_dict().items()}
+    network = bundle.network
+    network.requires_grad_(True)
+    network.backbone.train_only(None if args.train_layers is None else tuple(args.train_layers))
+    device = torch.device(_device(args.device))
+    datasets = [open_checked(args), *(_further(args, path) for path in args.also)]
+    train = _data(args, bundle, datasets, config)
+    held_out = None
+    if args.val_split:
+        held_out = _data(
+            args, bundle, [open_checked(args, args.val_split)], replace(config, views=2)
+        )
+    provenance = _provenance(args, bundle, datasets, config)
+    network.to(device)
+    trainer = ModernTrainer(network, train, held_out, config, args.output, provenance)
+    before = None if held_out is None else trainer.judge(held_out)
+    losses = trainer.run(args.resume, progress)
+    load_best(args.output, network)
+    mixed(network, start, config.start_share)
+    after = None if held_out is None else trainer.judge(held_out)
+    for text, scores in (('before', before), ('after', after)):
+        if scores is not None:
+            print(
+                f'{text}: recall@1 {100 * scores.recall_at_1:.1f} %, average precision '
+                f'{100 * scores.average_precision:.1f} % of {scores.queries} held-out images'
+            )
+    info = BundleInfo(
+        args.name or args.output.name,
+        licence=bundle.info.licence,
+        source=bundle.info.source,
+        training={**provenance, 'start': bundle.model_id},
+    )
+    path = args.output / 'model.safetensors'
+    written = save_bundle(path, network.cpu(), info)
+    report_written(path, written.model_id)
+    return {
+        'model_id': written.model_id, 'steps': len(losses), 'last_loss': losses[-1],
+        'before': None if before is None else vars(before),
+        'after': None if after is None else vars(after),
+    }  # fmt: skip
+
+
+def _further(args: argparse.Namespace, path: Path) -> PlaceDataset:
+    """Open a further dataset; the options of the first one do not apply to it."""
+    other = argparse.Namespace(dataset=path, split='train', images=None, kind='auto')
+    return open_checked(other)
+
+
+def _data(
+    args: argparse.Namespace,
+    bundle: ModelBundle,
+    datasets: list[PlaceDataset],
+    config: ModernConfig,
+) -> ModernData:
+    """Return frozen outputs and relations of all images of the datasets."""
+    import hashlib
+    import json
+
+    from netvlad_ros.config import to_dict
+    from netvlad_ros.training.augment import Augment
+    from netvlad_ros.training.frozen import frozen_views
+    from netvlad_ros.training.modern import ModernData
+    from netvlad_ros.training.relations import joined, relations_of
+
+    relations = joined([relations_of(dataset) for dataset in datasets])
+    identity = [
+        [dataset.fingerprint() for dataset in datasets], bundle.model_id, config.views,
+        config.seed, to_dict(config.augment), args.train_layers,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    views = frozen_views(
+        bundle.network,
+        image_source(args, relations.images, bundle.policy),
+        args.output / f'frozen-{digest}.npy',
+        Augment(config.augment),
+        config.views,
+        config.seed,
+        progress,
+    )
+    return ModernData(views, relations)
+
+
+def _provenance(
+    args: argparse.Namespace, bundle: ModelBundle, datasets: list[PlaceDataset], config: Any
+) -> dict[str, Any]:
+    from netvlad_ros.config import to_dict
+    from netvlad_ros.training.checkpoint import commit_of_code
+
+    return {
+        'recipe': args.recipe,
+        'data': [f'{dataset.name} {dataset.split}'.strip() for dataset in datasets],
+        'data_hash': [dataset.fingerprint() for dataset in datasets],
+        'seed': config.seed,
+        'commit': commit_of_code(),
+        'config': to_dict(config),
+        'train_layers': args.train_layers,
+    }
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name.startswith('cuda') and not torch.cuda.is_available():
+        raise InputError(f'device is {name!r} but no CUDA device is available: use cpu')
+    return name

@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Options and checks that the commands of the training pipeline share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from netvlad_ros.cli.progress import progress
+
+if TYPE_CHECKING:
+    from netvlad_ros.descriptor.preprocess import InputPolicy
+    from netvlad_ros.training.images import ImageSource
+    from netvlad_ros.training.places import PlaceDataset, PlaceImages
+
+KINDS = ('auto', 'pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag')
+
+T = TypeVar('T')
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') -> None:
+    """Declare the dataset and how to read it."""
+    parser.add_argument('dataset', type=Path, help='File or folder of the dataset.')
+    parser.add_argument('--split', default=split, help=f'Part of the dataset. Default: {split}')
+    parser.add_argument(
+        '--images', type=Path, help='Folder that names in a list are relative to.'
+    )
+    parser.add_argument('--kind', choices=KINDS, default='auto', help='Default: auto')
+    parser.add_argument(
+        '--image-cache', type=Path, metavar='DIR',
+        help='Keep the decoded, resized images here as a memory map; later runs reuse it.',
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser, config: Any, prefix: str = '') -> None:
+    """Declare every setting of a config dataclass as an option; groups get a prefix."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = f'{prefix}{item.name}'
+        if dataclasses.is_dataclass(value):
+            add_settings(parser, value, f'{name}.')
+            continue
+        unit = item.metadata.get('unit', '')
+        text = item.metadata['description'].replace('%', '%%')
+        parser.add_argument(
+            f'--{name.replace("_", "-").replace(".", "-")}',
+            dest=name,
+            type=type(value) if not isinstance(value, bool) else _boolean,
+            default=None,
+            choices=item.metadata.get('choices') or None,
+            metavar=None if item.metadata.get('choices') else item.name.upper(),
+            help=f'{text} Default: {value}{" " + unit if unit else ""}',
+        )
+
+
+def settings_from(args: argparse.Namespace, config: T) -> T:
+    """Return the config with the given options over its values."""
+    return _with_options(vars(args), config, '')
+
+
+def _with_options(values: dict[str, Any], config: Any, prefix: str) -> Any:
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        old, name = getattr(config, item.name), f'{prefix}{item.name}'
+        if dataclasses.is_dataclass(old):
+            changes[item.name] = _with_options(values, old, f'{name}.')
+        elif values.get(name) is not None:
+            changes[item.name] = values[name]
+    return dataclasses.replace(config, **changes)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ('true', 'false'):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither true nor false')
+    return text.lower() == 'true'
+
+
+def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDataset:
+    """Open the dataset, check its lists, files and images, and print what it is.
+
+    :raises InputError: something is wrong with it.
+    """
+    from netvlad_ros.training.places import check_files, self_check
+    from netvlad_ros.training.readers import open_dataset
+
+    dataset = open_dataset(args.dataset, split or args.split, args.images, args.kind)
+    print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
+    check_files(dataset)
+    return without_unreadable(dataset)
+
+
+def without_unreadable(dataset: PlaceDataset) -> PlaceDataset:
+    """Return the dataset without images that cannot be used; their number is printed."""
+    import numpy as np
+
+    from netvlad_ros.training.images import unreadable
+
+    parts = []
+    for images in (dataset.database, dataset.queries):
+        bad = unreadable(images.paths, progress)
+        if bad:
+            print(f'skipped {len(bad)} unreadable images of {len(images)}')
+        parts.append(images.take(np.setdiff1d(np.arange(len(images)), bad)) if bad else images)
+    return dataclasses.replace(dataset, database=parts[0], queries=parts[1])
+
+
+def image_source(
+    args: argparse.Namespace, images: PlaceImages, policy: InputPolicy
+) -> ImageSource:
+    """Return decoded images, from the cache of resized ones if that is asked for."""
+    from netvlad_ros.training.images import ImageFiles, ImageMap
+
+    files = ImageFiles(images.paths, policy)
+    if args.image_cache is None:
+        return files
+    return ImageMap(files, args.image_cache, progress)
+
+
+def report_written(path: Path, model_id: str) -> None:
+    """Print the model that was written."""
+    print(f'{path}: {model_id}, {path.stat().st_size / 1e6:.1f} MB')

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: network, optimiser and counters in one safetensors file, written whole or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import os
+from pathlib import Path
+import subprocess
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+import torch
+from torch import Tensor, nn
+
+from netvlad_ros.errors import ModelError
+
+FORMAT_VERSION = 1
+
+
+def commit_of_code() -> str:
+    """Return the git commit of this package's checkout, '' if it is not one."""
+    try:
+        done = subprocess.run(
+            ['git', '-C', str(Path(__file__).parent), 'rev-parse', '--short=12', 'HEAD'],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ''
+    return done.stdout.strip()
+
+
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint beside the last one and rename it over that when it is safe on disk.
+
+    :param state: JSON values: counters, random state, provenance.
+    :raises ModelError: it cannot be written; the last checkpoint is still there.
+    """
+    tensors = {f'network.{k}': v.detach().cpu().contiguous()
+               for k, v in network.state_dict().items()}  # fmt: skip
+    for index, values in optimiser.state_dict()['state'].items():
+        for key, value in values.items():
+            if value is not None:
+                tensors[f'optimiser.{index}.{key}'] = torch.as_tensor(value).cpu().contiguous()
+    metadata = {'format_version': str(FORMAT_VERSION), 'state': json.dumps(state)}
+    partial = path.with_name(f'{path.name}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Shared storage is refused by safetensors; a copy of each is the simple way around.
+        save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata=metadata)
+        with partial.open('rb') as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ModelError(
+            f'cannot write checkpoint {str(path)!r}: {error}; the last one is kept'
+        ) from error
+
+
+def load_checkpoint(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put a checkpoint into the network and the optimiser and return its state.
+
+    :raises ModelError: the file is damaged or belongs to another network.
+    """
+    tensors, state = _read(path)
+    _load_network(path, network, tensors)
+    _load_optimiser(optimiser, tensors)
+    return state
+
+
+def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
+    """Put only the network of a checkpoint into place and return the checkpoint's state.
+
+    :raises ModelError: the file is damaged or belongs to another network.
+    """
+    tensors, state = _read(path)
+    _load_network(path, network, tensors)
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework='pt') as stored:
+            metadata = stored.metadata() or {}
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        state: dict[str, Any] = json.loads(metadata['state'])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f'cannot read checkpoint {str(path)!r}: {error}') from error
+    if metadata.get('format_version') != str(FORMAT_VERSION):
+        raise ModelError(f'checkpoint {str(path)!r} is of another release: start again without it')
+    return tensors, state
+
+
+def _load_network(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = {k.removeprefix('network.'): v for k, v in tensors.items() if k.startswith('network.')}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise ModelError(f'checkpoint {str(path)!r} does not fit: {error}') from error
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    values = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith('optimiser.'):
+            _, index, key = name.split('.', 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({**values, 'state': state})

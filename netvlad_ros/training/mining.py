@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tuples of weakly supervised training: the best positive and hard negatives of each query.
+
+Mining runs in the main process on cached descriptors. In ports that mine in data-loading workers
+the memory of hard negatives is lost with each worker's copy (Nanne/pytorch-NetVlad).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from netvlad_ros.training.places import IntArray, PlaceDataset
+from netvlad_ros.training.settings import TripletConfig
+
+Descriptors = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Tuple:
+    """One query with database indices of its positive and its negatives, hardest first."""
+
+    query: int
+    positive: int
+    negatives: IntArray
+
+
+class Miner:
+    """Chooses the tuple of a query from cached descriptors and remembers its negatives.
+
+    :param dataset: supplies potential positives and, by distance, negatives.
+    """
+
+    def __init__(self, dataset: PlaceDataset, config: TripletConfig) -> None:
+        self.config = config
+        self.count = len(dataset.database)
+        self.positives = dataset.within(dataset.positive_radius_m, config.positive_beyond_m)
+        self._near = dataset.within(dataset.negative_radius_m)
+        self.trainable: IntArray = np.flatnonzero([len(row) > 0 for row in self.positives])
+        self.memory: dict[int, IntArray] = {}
+
+    def mine(
+        self,
+        query: int,
+        queries: Descriptors,
+        database: Descriptors,
+        rng: np.random.Generator,
+    ) -> Optional[Tuple]:
+        """Return the query's tuple; None if it has no positive or no negative violates.
+
+        :param queries: (M, D) cached descriptors of all queries, of any float type.
+        :param database: (N, D) likewise of the database.
+        """
+        positives = self.positives[query]
+        if not len(positives):
+            return None
+        own = queries[query].astype(np.float32)
+        to_positive = self._distance(own, database[positives])
+        best = int(to_positive.argmin())
+        candidates = self._candidates(query, rng)
+        distance = self._distance(own, database[candidates])
+        if self.config.mining == 'random':
+            order = np.arange(len(candidates))
+        else:
+            order = np.argsort(distance, kind='stable')
+        if self.config.only_violating:
+            order = order[distance[order] < to_positive[best] + self.config.margin]
+        chosen = candidates[order[: self.config.negatives]]
+        if not len(chosen):
+            return None
+        if self.config.remembered:
+            self.memory[query] = chosen
+        return Tuple(query, int(positives[best]), chosen)
+
+    def _candidates(self, query: int, rng: np.random.Generator) -> IntArray:
+        """Return sampled negatives and then the remembered ones that were not sampled."""
+        allowed = np.ones(self.count, dtype=bool)
+        allowed[self._near[query]] = False
+        pool = np.flatnonzero(allowed)
+        sampled = rng.permutation(pool)[: self.config.sampled]
+        remembered = self.memory.get(query)
+        if remembered is None:
+            return sampled
+        return np.concatenate([sampled, remembered[~np.isin(remembered, sampled)]])
+
+    def _distance(self, own: Descriptors, others: Descriptors) -> npt.NDArray[np.float32]:
+        """Return (n,) distances as the loss has them."""
+        squared = np.square(others.astype(np.float32) - own).sum(axis=1)
+        return squared if self.config.squared else np.sqrt(squared)
+
+    def state(self) -> dict[str, list[int]]:
+        """Return the memory as plain values for a checkpoint."""
+        return {str(query): chosen.tolist() for query, chosen in self.memory.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the memory from a checkpoint."""
+        self.memory = {
+            int(query): np.array(chosen, dtype=np.int64) for query, chosen in state.items()
+        }
