@@ -120,7 +120,8 @@ def load_bundle(path: Union[str, Path]) -> ModelBundle:
     try:
         with safe_open(path, framework='pt') as stored:
             metadata = stored.metadata() or {}
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            # Copies: a file that is overwritten under its mapping kills the process.
+            tensors = {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f'cannot read model {str(path)!r}: {error}') from error
     values = _parsed(metadata, path)

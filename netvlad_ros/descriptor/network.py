@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from netvlad_ros.descriptor.backbones import Backbone
-from netvlad_ros.descriptor.poolings import Pooling
+from netvlad_ros.descriptor.poolings import NoPooling, Pooling
 from netvlad_ros.descriptor.preprocess import InputPolicy, Normalise
 from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.descriptor.whitening import Whitening
@@ -40,7 +40,10 @@ class DescriptorNetwork(nn.Module):
         """Return the length of a descriptor (of the default input size, for pooling 'none')."""
         if self.whitening is not None:
             return self.whitening.dim
-        height, width = self.backbone.feature_size_hw(self.policy.height, self.policy.width)
+        height = width = 0
+        if isinstance(self.pooling, NoPooling):
+            size = self.policy.height, self.policy.width
+            height, width = self.backbone.feature_size_hw(*size)
         return self.pooling.output_dim(self.backbone.channels, height, width)
 
     def features(self, x: Tensor) -> Tensor:

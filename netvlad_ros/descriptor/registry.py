@@ -55,6 +55,15 @@ def read_registry(folder_or_file: Optional[Path]) -> Registry:
             str(name): RegistryEntry(name=str(name), **(values or {}))
             for name, values in (content.get('models') or {}).items()
         }
+        for entry in models.values():
+            _check_digest(entry)
         return Registry(default=content.get('default') or '', models=models)
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f'cannot read model registry {str(path)!r}: {error}') from error
+
+
+def _check_digest(entry: RegistryEntry) -> None:
+    """Refuse what YAML made a number of: digits without quotes."""
+    digest = entry.sha256
+    if digest is not None and not (isinstance(digest, str) and len(digest) == 64):
+        raise ValueError(f'sha256 of {entry.name!r} is {digest!r}, expected 64 hex digits, quoted')

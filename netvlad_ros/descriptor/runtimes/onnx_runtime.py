@@ -75,6 +75,8 @@ def open_session(path: Path, provider: str, device: str, precision: str, threads
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Threads that wait busily for the next image would take the robot's CPU from everyone else.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=[(provider, _options(provider, device, precision))]

@@ -19,8 +19,15 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def for_inference(network: DescriptorNetwork, precision: str = 'fp32') -> DescriptorNetwork:
-    """Return a copy with batch norms folded; only the backbone takes a half precision."""
-    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    """Return a copy with batch norms folded; only the backbone takes a half precision.
+
+    The whitening, half a gigabyte in the published networks, shares its memory.
+    """
+    shared: dict[int, Any] = {}
+    if network.whitening is not None:
+        for parameter in network.whitening.parameters():
+            shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    twin = copy.deepcopy(network, shared).eval().requires_grad_(False)
     if isinstance(twin.backbone, nn.Sequential):
         _fold_batch_norms(twin.backbone)
         twin.backbone.to(DTYPES[precision])

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 import logging
-import time
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from netvlad_ros.descriptor.runtimes.choices import ChoiceCache
 from netvlad_ros.descriptor.runtimes.onnx_runtime import PROVIDERS, OnnxRuntime
 from netvlad_ros.descriptor.runtimes.openvino_runtime import OpenVinoRuntime
 from netvlad_ros.descriptor.runtimes.prepared import DTYPES, random_images
+from netvlad_ros.descriptor.runtimes.timing import best_times_s
 from netvlad_ros.descriptor.runtimes.torch_runtime import TorchRuntime
 from netvlad_ros.errors import ConfigError
 from netvlad_ros.types import Float32Array, UInt8Array
@@ -31,9 +32,6 @@ _log = logging.getLogger(__name__)
 MAX_L2_FP32 = 1e-5
 MIN_COSINE_HALF = 0.9995
 
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 30
-# An engine this many times slower than the best is not timed any longer.
-_HOPELESS = 1.5
 _TIMING_BUDGET_S = 3.0
 
 
@@ -137,7 +135,8 @@ def fastest(
             f'no runtime computes {bundle.model_id} on {device} in {precision} as torch does in '
             'fp32: use precision fp32'
         )
-    times = best_times_s(running, images)
+    calls = {name: partial(runtime, images) for name, runtime in running.items()}
+    times = best_times_s(calls, _TIMING_BUDGET_S)
     chosen = min(times, key=times.__getitem__)
     _log.info('runtime %s, of %s', chosen, {n: f'{t * 1e3:.1f} ms' for n, t in times.items()})
     return running[chosen]
@@ -150,25 +149,6 @@ def agrees(result: Float32Array, reference: Float32Array, precision: str) -> boo
     if precision == 'fp32':
         return bool(np.linalg.norm(result - reference, axis=1).max() <= MAX_L2_FP32)
     return bool((result * reference).sum(axis=1).min() >= MIN_COSINE_HALF)
-
-
-def best_times_s(runtimes: dict[str, Runtime], images: UInt8Array) -> dict[str, float]:
-    """Return each engine's shortest time for the images.
-
-    Turns are taken, so that other load hits all alike; hopeless engines drop out.
-    """
-    times = dict.fromkeys(runtimes, float('inf'))
-    start = time.perf_counter()
-    for turn in range(_MAX_ROUNDS):
-        for name, runtime in runtimes.items():
-            if turn >= _MIN_ROUNDS and times[name] > _HOPELESS * min(times.values()):
-                continue
-            before = time.perf_counter()
-            runtime(images)
-            times[name] = min(times[name], time.perf_counter() - before)
-        if turn + 1 >= _MIN_ROUNDS and time.perf_counter() - start > _TIMING_BUDGET_S:
-            break
-    return times
 
 
 def resolve_device(device: str) -> str:
