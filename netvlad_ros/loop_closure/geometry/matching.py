@@ -13,6 +13,8 @@ from netvlad_ros.types import Float32Array
 IntArray = npt.NDArray[np.int64]
 # Points this close are one point: SIFT repeats a point for each of its orientations.
 SAME_POINT_PX = 1.0
+# Of the similarity of equal descriptors; twins within it are not told apart.
+ROUNDING = 1e-6
 
 
 def match_mutual(query: Features, match: Features, ratio: float) -> IntArray:
@@ -44,7 +46,7 @@ def _nearest(
     second = similarity.max(axis=1)
     similarity[rows, nearest] = best
     # Squared distance of unit vectors is 2 - 2 * similarity; the ratio is one of distances.
-    return nearest, (1.0 - best) <= ratio * ratio * (1.0 - second)
+    return nearest, 1.0 - best + ROUNDING < ratio * ratio * (1.0 - second)
 
 
 def _one_per_point(pairs: IntArray, query: Features, match: Features) -> IntArray:
