@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+import itertools
 from typing import Optional
 
 import numpy as np
@@ -69,6 +71,30 @@ class Columns:
         else:
             self._runs.append(_Run(entry.session, row, row + 1))
         self.count = row + 1
+
+    def load(
+        self, chunks: Iterable[npt.NDArray[np.int64]], sessions: dict[int, str],
+        cameras: dict[int, str],
+    ) -> None:
+        """Take in rows (n, 4) of id, stamp, session number and camera number, by rising id."""
+        table = np.concatenate([np.empty((0, 4), np.int64), *chunks])
+        self.count = len(table)
+        room = max(1024, 2 * self.count)
+        for name, values in (('ids', table[:, 0]), ('stamps_ns', table[:, 1])):
+            column = np.empty(room, np.int64)
+            column[: self.count] = values
+            setattr(self, name, column)
+        self._cameras = np.empty(room, np.int32)
+        for camera in np.unique(table[:, 3]).tolist():
+            known = self._camera_numbers
+            number = known.setdefault(cameras[camera], len(known))
+            self._cameras[: self.count][table[:, 3] == camera] = number
+        breaks = (np.diff(table[:, 2]) != 0) | (np.diff(table[:, 1]) < 0)
+        edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), self.count]
+        self._runs = [
+            _Run(sessions[int(table[start, 2])], start, end)
+            for start, end in itertools.pairwise(edges) if start < end
+        ]
 
     def hide(self, rows: list[int]) -> None:
         """Leave rows out of every selection."""

@@ -34,6 +34,7 @@ from netvlad_ros.types import (
 )
 
 _UNIT_TOLERANCE = 1e-3  # float16 storage of a unit vector is off by less than 5e-4
+MILVUS = 'milvus+'
 _NS = 1_000_000_000
 
 
@@ -57,7 +58,7 @@ class KeyframeMap:
         self._sessions = store.sessions()
         self._cameras = store.cameras()
         self._session_number: Optional[int] = None
-        self._next_id = int(store.rows('SELECT COALESCE(MAX(id), -1) + 1 FROM keyframes')[0][0])
+        self._next_id = store.next_number('keyframes')
         self._closed = False
         self._threads: list[Maintenance] = []
         if not read_only:
@@ -72,13 +73,19 @@ class KeyframeMap:
     ) -> KeyframeMap:
         """Open the map in a folder and make it if it is absent.
 
-        :param path: folder; None or '' keeps the map in memory only.
+        :param path: folder; None or '' keeps the map in memory only; 'milvus+file:NAME.db' and
+            'milvus+http(s)://host:port' are databases, see ``netvlad_ros.keyframes.milvus``.
         :param model_id: of the descriptors that will be added and searched.
         :param dim: their length.
         :param read_only: open an existing map for searching only.
         :raises MapError: another process writes to it, it is of another model, damaged or newer.
         """
         config = config or MapConfig()
+        if str(path).startswith(MILVUS):
+            from netvlad_ros.keyframes.milvus import open_milvus
+
+            opened = open_milvus(str(path), model_id, dim, config, read_only)
+            return cls(*opened, config, None, read_only)
         folder = Path(path) if path else None
         store, lock = open_store(folder, model_id, dim, config, read_only)
         try:
@@ -88,8 +95,7 @@ class KeyframeMap:
                     f'{store.name} was made with {meta["model_id"]} ({meta["dim"]}-D), not with '
                     f"{model_id} ({dim}-D): make it anew with 'netvlad map redescribe'"
                 )
-            entries, checksums = store.entries()
-            vectors = LocalVectors(folder, meta, entries, checksums, config, read_only)
+            vectors = LocalVectors(folder, store, config, read_only)
             return cls(store, vectors, config, lock, read_only)
         except BaseException:
             store.connection.close()
@@ -115,7 +121,7 @@ class KeyframeMap:
             if not self.read_only:
                 return 0
             self._sessions, self._cameras = self._store.sessions(), self._store.cameras()
-            entries, _ = self._store.entries(self._next_id - 1)
+            entries = self._store.entries(self._next_id - 1)
             if entries:
                 self._vectors.follow(entries)
                 self._next_id = entries[-1].keyframe_id + 1
@@ -175,7 +181,7 @@ class KeyframeMap:
         """Begin a new run; keyframes added from now on belong to it."""
         session = Session(str(uuid.uuid4()), name, self.model_id, utc_now())
         with self._writing():
-            number = max(self._sessions, default=0) + 1
+            number = self._store.next_number('sessions')
             with self._store.transaction():
                 self._store.put_session(number, session)
             self._sessions[number], self._session_number = session, number
@@ -191,7 +197,7 @@ class KeyframeMap:
         for number, (owner, known) in self._cameras.items():
             if owner == session and known.name == camera.name and _same(known, camera):
                 return number
-        number = max(self._cameras, default=0) + 1
+        number = self._store.next_number('cameras')
         self._store.put_camera(number, session, camera)
         self._cameras[number] = session, camera
         return number
@@ -288,6 +294,8 @@ class KeyframeMap:
         with self._lock:
             sql = 'SELECT camera_id FROM keyframes WHERE id = ?'
             number = self._store.rows(sql, keyframe_id)[0][0]
+            if number not in self._cameras:  # of a keyframe that another robot made meanwhile
+                self._cameras = self._store.cameras()
             return self._cameras[number][1]
 
     def _check_known(self, keyframe_id: int) -> None:

@@ -56,7 +56,7 @@ class Places:
 
     def next_id(self) -> int:
         """Return the id of the next new place."""
-        return int(self._store.rows('SELECT COALESCE(MAX(id), -1) + 1 FROM places')[0][0])
+        return self._store.next_number('places')
 
     def join(
         self, place_id: Optional[int], keyframe_id: int, stamp_ns: int, session_number: int

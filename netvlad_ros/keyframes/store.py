@@ -14,6 +14,7 @@ import sqlite3
 from typing import Any, Optional
 
 import numpy as np
+import numpy.typing as npt
 
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
@@ -32,7 +33,9 @@ _KEYFRAME = (
     'SELECT k.id, k.stamp_ns, s.uuid, c.name, k.place_id, k.T_odom_base FROM keyframes k '
     'JOIN sessions s ON s.id = k.session_id JOIN cameras c ON c.id = k.camera_id '
 )
+_CHUNK = 50_000
 _MEMORY = ':memory:'
+NUMBERS_PER_WRITER = 1 << 40  # of robots that share a Milvus; a map in a folder has one writer
 
 
 def utc_now() -> str:
@@ -59,6 +62,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Optional[Path]) -> None:
         self.connection, self.path = connection, path
+        self.first_number = 0  # where the ids of this writer begin
         self.name = 'map in memory' if path is None else str(path.parent)
         self._inserts = {table: _insert(table) for table in schema.TABLES}
 
@@ -80,6 +84,12 @@ class Store:
         except sqlite3.Error as error:
             raise MapError(explain(error, self.name)) from error
 
+    def next_number(self, table: str) -> int:
+        """Return the next id that this writer gives in a table."""
+        sql = f'SELECT MAX(id) FROM {table} WHERE id BETWEEN ? AND ?'  # noqa: S608
+        last = self.rows(sql, self.first_number, self.first_number + NUMBERS_PER_WRITER - 1)[0][0]
+        return self.first_number if last is None else int(last) + 1
+
     def put(self, table: str, *values: object) -> None:
         """Insert or replace a row; values in the order of ``schema.columns``."""
         self.connection.execute(self._inserts[table], values)
@@ -100,7 +110,7 @@ class Store:
 
     def put_provenance(self, action: str, detail: dict[str, object]) -> None:
         """Note what was done to the map."""
-        number = self.rows('SELECT COALESCE(MAX(id), 0) + 1 FROM provenance')[0][0]
+        number = self.next_number('provenance')
         self.put('provenance', number, utc_now(), action, json.dumps(detail, sort_keys=True))
 
     # Sessions and cameras
@@ -151,14 +161,31 @@ class Store:
             rows = self.rows(_KEYFRAME + 'WHERE s.uuid = ? ORDER BY k.id', session)
         return [_keyframe(row) for row in rows]
 
-    def entries(self, after_id: int = -1) -> tuple[list[Entry], list[int]]:
-        """Return what the index needs of the keyframes after an id, and their checksums."""
+    def core(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield id, stamp, session and camera number of all keyframes, as (n, 4) int64 chunks."""
+        try:
+            cursor = self.connection.execute(
+                'SELECT id, stamp_ns, session_id, camera_id FROM keyframes '
+                'INDEXED BY keyframes_core ORDER BY id'
+            )
+            while rows := cursor.fetchmany(_CHUNK):
+                yield np.array(rows, np.int64)
+        except sqlite3.Error as error:
+            raise MapError(explain(error, self.name)) from error
+
+    def last_checksums(self, count: int) -> list[int]:
+        """Return the checksums of the descriptors of the last keyframes, by rising id."""
+        sql = 'SELECT descriptor_crc FROM keyframes ORDER BY id DESC LIMIT ?'
+        return [row[0] for row in reversed(self.rows(sql, count))]
+
+    def entries(self, after_id: int) -> list[Entry]:
+        """Return what an exclusion asks of the keyframes after an id."""
         rows = self.rows(
-            'SELECT k.id, k.stamp_ns, s.uuid, c.name, k.descriptor_crc FROM keyframes k '
+            'SELECT k.id, k.stamp_ns, s.uuid, c.name FROM keyframes k '
             'JOIN sessions s ON s.id = k.session_id JOIN cameras c ON c.id = k.camera_id '
             'WHERE k.id > ? ORDER BY k.id', after_id,
         )
-        return [Entry(*row[:4]) for row in rows], [row[4] for row in rows]
+        return [Entry(*row) for row in rows]
 
     def fold(self) -> None:
         """Move the log into the database file, on a connection of its own: no add waits for it."""

@@ -20,6 +20,7 @@ from netvlad_ros.keyframes.adaptive_index import AdaptiveIndex
 from netvlad_ros.keyframes.blocks import TAIL_ROWS, DescriptorBlocks
 from netvlad_ros.keyframes.columns import Columns
 from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour
+from netvlad_ros.keyframes.store import Store
 from netvlad_ros.types import Float32Array
 
 _logger = logging.getLogger(__name__)
@@ -74,31 +75,33 @@ class LocalVectors:
     """Blocks of descriptors, columns of what an exclusion asks for, and a faiss index over both.
 
     :param folder: of the map; None keeps everything in memory.
-    :param entries: the keyframes that the map has, by rising id.
-    :param checksums: of their descriptors.
+    :param store: says which keyframes the map has.
     :raises MapError: block files are missing, cut or of a newer version.
     """
 
     def __init__(
-        self, folder: Optional[Path], meta: dict[str, str], entries: Sequence[Entry],
-        checksums: Sequence[int], config: MapConfig, read_only: bool,
+        self, folder: Optional[Path], store: Store, config: MapConfig, read_only: bool
     ) -> None:
-        self._name = str(folder)
-        self._blocks = DescriptorBlocks(
-            folder, int(meta['dim']), meta['dtype'], len(entries),
-            'read' if read_only else 'append', int(meta['rows_per_block']),
-        )
+        self._name = store.name
         self._columns = Columns()
-        for entry in entries:
-            self._columns.append(entry)
-        self._hide_damaged(checksums)
+        self._columns.load(
+            store.core(),
+            {number: session.uuid for number, session in store.sessions().items()},
+            {number: camera.name for number, (_, camera) in store.cameras().items()},
+        )
+        count, meta = self._columns.count, store.meta()
+        self._blocks = DescriptorBlocks(
+            folder, int(meta['dim']), meta['dtype'], count, 'read' if read_only else 'append',
+            int(meta['rows_per_block']),
+        )
+        self._hide_damaged(store.last_checksums(TAIL_ROWS))
         threads = config.threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(
             threads, 'map-search', initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         cache = None if folder is None else folder / 'index.faiss'
         self._index = AdaptiveIndex(self._blocks, self._pool, threads, config, cache, read_only)
-        self._index.load(len(entries))
+        self._index.load(count)
 
     def __len__(self) -> int:
         return self._columns.count
@@ -115,7 +118,7 @@ class LocalVectors:
         count = self._columns.count
         first = max(0, count - TAIL_ROWS)
         ids = self._columns.ids[first:count].tolist()
-        bad = self._blocks.damaged_rows(first, ids, checksums[first:])
+        bad = self._blocks.damaged_rows(first, ids, checksums)
         self.damaged = self._columns.ids[bad].tolist()
         self._columns.hide(bad)
         if bad:

@@ -7,14 +7,16 @@ from __future__ import annotations
 from dataclasses import replace
 import math
 from pathlib import Path
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from netvlad_ros.errors import InputError, MapError
+from netvlad_ros.errors import ConfigError, InputError, MapError
 from netvlad_ros.keyframes import Exclusion, KeyframeMap, MapConfig, schema
 from netvlad_ros.types import (
     Camera,
@@ -45,10 +47,13 @@ def fill(store: KeyframeMap, vectors: np.ndarray, start_s: float = 0.0) -> None:
         store.add(frame(start_s + i), vector)
 
 
-@pytest.fixture(params=['memory float32', 'disk float32', 'disk float16'])
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path | None, MapConfig]:
+@pytest.fixture(params=['memory float32', 'disk float32', 'disk float16', 'milvus float32'])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path | str | None, MapConfig]:
     place, dtype = request.param.split()
-    return tmp_path / 'map' if place == 'disk' else None, MapConfig(dtype=dtype, threads=2)
+    if place == 'milvus':
+        pytest.importorskip('milvus_lite')
+    paths = {'memory': None, 'disk': tmp_path / 'map', 'milvus': f'milvus+file:{tmp_path}/m.db'}
+    return paths[place], MapConfig(dtype=dtype, threads=2)
 
 
 @pytest.fixture
@@ -64,36 +69,41 @@ def brute_force(vectors: np.ndarray, query: np.ndarray, allowed: np.ndarray, k: 
 
 def test_exclusion_acts_inside_the_search(kind, small_blocks) -> None:
     path, config = kind
-    vectors = unit_vectors(500).astype(np.float16).astype(np.float32)
-    number = np.arange(500)
+    vectors = unit_vectors(250).astype(np.float16).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    number = np.arange(250)
     with KeyframeMap.open(path, MODEL, DIM, config) as store:
         first = store.begin_session('first').uuid
-        for i in range(300):
-            store.add(frame(i, 'left' if i % 2 else 'right'), vectors[i])
+        ids = [
+            store.add(frame(i, 'left' if i % 2 else 'right'), vectors[i])[0].id for i in range(150)
+        ]
         second = store.begin_session('second').uuid
-        for i in range(300, 500):
-            store.add(frame(i - 300, 'left'), vectors[i])
-        left = (number >= 300) | (number % 2 == 1)
+        ids += [store.add(frame(i, 'left'), vectors[150 + i])[0].id for i in range(100)]
+        left = (number >= 150) | (number % 2 == 1)
+        most = frozenset(ids[1:249])
         cases = [
             (None, number >= 0),
-            (Exclusion(session=first, newer_than_ns=100 * S), (number >= 300) | (number <= 100)),
-            (Exclusion(session=second, newer_than_ns=-1), number < 300),
-            (Exclusion(whole_session=first), number >= 300),
+            (Exclusion(session=first, newer_than_ns=50 * S), (number >= 150) | (number <= 50)),
+            (Exclusion(session=second, newer_than_ns=-1), number < 150),
+            (Exclusion(whole_session=first), number >= 150),
             (Exclusion(camera='left'), ~left),
             (Exclusion(camera='none'), number >= 0),
-            (Exclusion(ids=frozenset({3, 7, 10_000})), (number != 3) & (number != 7)),
-            (Exclusion(ids=frozenset(range(1, 499))), (number == 0) | (number == 499)),
-            (Exclusion(whole_session=second, camera='left', ids=frozenset({0})),
-             (number < 300) & ~left & (number != 0)),
+            (Exclusion(ids=frozenset({ids[3], ids[7], 10_000})), (number != 3) & (number != 7)),
+            (Exclusion(ids=most), (number == 0) | (number == 249)),
+            (Exclusion(whole_session=second, camera='left', ids=frozenset({ids[0]})),
+             (number < 150) & ~left & (number != 0)),
             (Exclusion(whole_session=first, session=second, newer_than_ns=-1), number < 0),
         ]
         for exclude, allowed in cases:
-            for query in vectors[::97]:
+            for query in vectors[::83]:
                 found = store.search(query, 7, exclude)
-                assert [n.keyframe_id for n in found] == brute_force(vectors, query, allowed, 7)
-                similar = [n.similarity for n in found]
+                expected = brute_force(vectors, query, allowed, 7)
                 np.testing.assert_allclose(
-                    similar, [vectors[n.keyframe_id] @ query for n in found], atol=2e-3
+                    [n.similarity for n in found], vectors[expected] @ query, atol=2e-3
+                )
+                assert all(allowed[ids.index(n.keyframe_id)] for n in found)
+                assert [n.similarity for n in found] == sorted(
+                    (n.similarity for n in found), reverse=True
                 )
 
 
@@ -103,7 +113,8 @@ def test_search_of_an_empty_map_ties_and_k(kind) -> None:
     with KeyframeMap.open(path, MODEL, DIM, config) as store:
         assert store.search(vector, 5) == []
         fill(store, np.stack([vector] * 4))
-        assert [n.keyframe_id for n in store.search(vector, 3)] == [0, 1, 2]
+        ids = [keyframe.id for keyframe in store.keyframes()]
+        assert [n.keyframe_id for n in store.search(vector, 4)] == ids
         assert len(store.search(vector, 100)) == 4
 
 
@@ -134,21 +145,22 @@ def test_reopened_map_has_everything(kind) -> None:
     with KeyframeMap.open(path, MODEL, DIM, config, read_only=True) as store:
         assert store.sessions == [session] and store.session is None
         assert len(store) == 70
+        first = kept[0].id
         for old, new in zip(kept, store.keyframes(session.uuid), strict=True):
             assert replace(new, T_odom_base=None, place_id=0) == replace(
                 old, T_odom_base=None, place_id=0
             )
             np.testing.assert_array_equal(new.T_odom_base, old.T_odom_base)
-        np.testing.assert_allclose(store.descriptors(range(70)), vectors, atol=1e-3)
-        assert store.thumbnail(5) == b'jpeg5' and store.thumbnail(69) is None
-        stored = store.camera(5)
+        np.testing.assert_allclose(store.descriptors([k.id for k in kept]), vectors, atol=1e-3)
+        assert store.thumbnail(first + 5) == b'jpeg5' and store.thumbnail(first + 69) is None
+        stored = store.camera(first + 5)
         assert (stored.name, stored.frame_id) == ('front', 'front_optical')
         assert stored.size_wh == (640, 480)
         np.testing.assert_array_equal(stored.K, K)
         np.testing.assert_array_equal(stored.distortion, camera.distortion)
         (read,) = store.closures()
-        assert (read.query.id, read.match.id) == (50, 2)
-        assert read.query.place_id == read.match.place_id == 2
+        assert (read.query.id, read.match.id) == (first + 50, first + 2)
+        assert read.query.place_id == read.match.place_id == first + 2
         for name, value in closure_fields.items():
             np.testing.assert_array_equal(getattr(read, name), value)
         assert math.isnan(read.probability) and read.reject_reason is RejectReason.NONE
@@ -158,7 +170,7 @@ def test_reopened_map_has_everything(kind) -> None:
     with KeyframeMap.open(path, MODEL, DIM, config) as store:
         store.begin_session('next')
         keyframe, visit = store.add(frame(0), vectors[0])
-        assert keyframe.id == 70 and visit.is_new and visit.place_id == 70
+        assert keyframe.id == first + 70 and visit.is_new and visit.place_id == first + 70
 
 
 def test_a_bad_descriptor_changes_nothing(kind) -> None:
@@ -170,10 +182,12 @@ def test_a_bad_descriptor_changes_nothing(kind) -> None:
                 store.add(frame(0), bad)
             with pytest.raises(InputError):
                 store.search(bad, 1)
+        assert len(store) == 0
         with pytest.raises(MapError, match='place 9'):
             store.add(frame(0), good, place_id=9)
         assert len(store) == 0 and store.search(good, 1) == []
-        assert store.add(frame(0), good)[0].id == 0
+        keyframe = store.add(frame(0), good)[0]
+        assert [n.keyframe_id for n in store.search(good, 2)] == [keyframe.id]
         for call in (store.keyframe, store.thumbnail, store.camera):
             with pytest.raises(MapError, match='keyframe 8'):
                 call(8)
@@ -239,8 +253,11 @@ def test_another_model_newer_schema_and_foreign_files_are_refused(
             KeyframeMap.open(tmp_path / 'a', MODEL, DIM, read_only=read_only)
 
 
-def test_searches_run_while_keyframes_are_added(kind, small_blocks) -> None:
-    path, config = kind
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_searches_run_while_keyframes_are_added(
+    dtype: str, tmp_path: Path, small_blocks
+) -> None:
+    path, config = tmp_path, MapConfig(dtype=dtype, threads=2)
     vectors = unit_vectors(400)
     with KeyframeMap.open(path, MODEL, DIM, config) as store:
         store.begin_session()
@@ -315,3 +332,66 @@ def test_auto_says_what_it_chose_and_why() -> None:
         assert choose(10_000)[0] == 'ivf_int8'
         assert choose(20_000)[0] == 'ivf_pq'
         assert choose(5_000)[0] == 'exact'
+
+
+def wait_for(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(('127.0.0.1', port), timeout=1.0).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError('the server did not start')
+
+
+def test_two_robots_share_a_milvus_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip('milvus_lite')
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            sys.executable, '-m', 'milvus_lite', 'server', '--data-dir', tmp_path / 'data',
+            '--host', '127.0.0.1', '--port', str(port),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    path = f'milvus+http://127.0.0.1:{port}'
+    monkeypatch.setenv('NETVLAD_MILVUS_TOKEN', 'secret-token')
+    vectors = unit_vectors(6)
+    try:
+        wait_for(port)
+        with (
+            KeyframeMap.open(path, MODEL, DIM, MapConfig(robot='anna')) as anna,
+            KeyframeMap.open(path, MODEL, DIM, MapConfig(robot='bert')) as bert,
+        ):
+            anna.begin_session('a')
+            bert.begin_session('b')
+            a = [anna.add(frame(i, 'front'), vectors[i], None, b'jpeg')[0] for i in range(3)]
+            b = [bert.add(frame(i), vectors[3 + i])[0] for i in range(3)]
+            assert len({k.id for k in a + b}) == 6 and len(anna) == len(bert) == 3
+            # Bert finds what Anna saw, with everything a closure needs.
+            assert bert.search(vectors[1], 1)[0].keyframe_id == a[1].id
+            seen = bert.keyframe(a[1].id)
+            assert seen.session == anna.session.uuid and seen.place_id == a[1].place_id
+            np.testing.assert_array_equal(seen.T_odom_base, a[1].T_odom_base)
+            assert bert.camera(a[1].id).name == 'front' and bert.thumbnail(a[1].id) == b'jpeg'
+            others = bert.search(vectors[1], 9, Exclusion(whole_session=seen.session))
+            assert {n.keyframe_id for n in others} == {k.id for k in b}
+            bert.add_closures([LoopClosure(b[0], seen, 0.9, MODEL)])
+        with KeyframeMap.open(path, MODEL, DIM, MapConfig(robot='bert')) as bert:
+            assert [k.id for k in bert.keyframes()] == [k.id for k in b]
+            (closure,) = bert.closures()
+            assert (closure.query.id, closure.match.id) == (b[0].id, a[1].id)
+            np.testing.assert_array_equal(bert.descriptors([b[2].id, a[0].id]), vectors[[5, 0]])
+        with pytest.raises(MapError, match='was made with'):
+            KeyframeMap.open(path, 'other@0', DIM)
+    finally:
+        server.terminate()
+        server.wait()
+    assert 'secret-token' not in caplog.text
+    with pytest.raises(ConfigError, match='NETVLAD_MILVUS_TOKEN') as error:
+        KeyframeMap.open('milvus+http://user:secret-token@host:1', MODEL, DIM)
+    assert 'secret-token' not in str(error.value)
