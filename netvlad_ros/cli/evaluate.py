@@ -6,7 +6,8 @@ Worked examples:
   netvlad evaluate drive/ --output report              a rosbag2 (folder, .mcap or .db3)
   netvlad evaluate sequences/desk --output report      a folder with frames.csv
   netvlad evaluate images/ --poses poses.tum -o report images and their true poses
-  netvlad evaluate a/ b/ c/ --output report            several recordings, one table
+  netvlad evaluate a/ b/ c/ -o report --sweep --baseline  one table, thresholds learnt
+  netvlad evaluate --compare report_a report_b         two runs side by side
   netvlad evaluate drive/ -o report --set search.min_similarity=0.8 --gt-radius-m 5
 """
 
@@ -22,17 +23,41 @@ from typing import Any
 from netvlad_ros.config import DetectorConfig, from_dict, to_dict
 from netvlad_ros.errors import ConfigError
 
+# A closure below a threshold leaves no trace; to learn thresholds, none may act.
+_OPEN_THRESHOLDS = {
+    'search.min_similarity': -1.0,
+    'verification.min_inliers': 5,
+    'verification.min_score': 0.0,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     from netvlad_ros.evaluation.protocol import Protocol
 
-    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='recordings to run over')
+    parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings to run over')
     parser.add_argument(
-        '-o', '--output', required=True, type=Path, metavar='DIR',
+        '-o', '--output', type=Path, metavar='DIR',
         help='new or empty folder for the report; several sources get a folder each in it',
     )  # fmt: skip
     parser.add_argument('--overwrite', action='store_true', help='write over an earlier report')
+    parser.add_argument(
+        '--compare', nargs=2, type=Path, metavar=('A', 'B'),
+        help='print two reports side by side instead of running',
+    )  # fmt: skip
+    parser.add_argument(
+        '--sweep', action='store_true',
+        help='open all thresholds of the detector, to learn them from the curves',
+    )  # fmt: skip
+    parser.add_argument(
+        '--baseline', action='store_true',
+        help="also judge simpler systems: the peers' rule and a plain geometric check",
+    )  # fmt: skip
+    parser.add_argument(
+        '--calibrate', metavar='SCORE',
+        choices=('similarity', 'margin', 'normalised', 'verification_score'),
+        help='fit calibration.json, which the node loads: what this score means as a probability',
+    )  # fmt: skip
     parser.add_argument('--poses', type=Path, help='TUM file: true poses of an image folder')
     parser.add_argument('--model', help='model bundle or its name')
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
@@ -59,10 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate every source and write its report."""
+    """Evaluate every source and write its report, or compare two reports."""
+    if args.compare is not None:
+        return _compare(*args.compare)
+    if not args.sources or args.output is None:
+        raise ConfigError('give at least one SOURCE and --output DIR, or --compare A B')
     from netvlad_ros.cli.progress import progress
     from netvlad_ros.descriptor import load_descriptor
-    from netvlad_ros.evaluation.runner import evaluate_source, prepare_output, write_reports
+    from netvlad_ros.evaluation.runner import (
+        evaluate_source,
+        fit_of,
+        prepare_output,
+        write_reports,
+        write_summary,
+    )
     from netvlad_ros.evaluation.sources import Topics, open_source
 
     config = detector_config(args)
@@ -71,6 +106,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         depth=args.depth_topic, ground_truth=args.ground_truth_topic,
     )  # fmt: skip
     sources = [open_source(path, topics, args.poses) for path in args.sources]
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'two sources have one name: {", ".join(sorted(names))}')
     output = prepare_output(args.output, args.overwrite)
     descriptor = load_descriptor(config.descriptor)
     overrides = {
@@ -78,13 +116,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for name in ('keyframes', 'exclude_s', *_protocol_names())
         if (value := getattr(args, name)) is not None
     }
-    reports = []
+    evaluations, reports = [], []
     for source in sources:
         folder = output if len(sources) == 1 else output / source.name
-        evaluation = evaluate_source(source, descriptor, config, overrides, progress)
-        report = write_reports(evaluation, folder, _command())
+        evaluation = evaluate_source(
+            source, descriptor, config, overrides, progress, args.baseline
+        )
+        fit = fit_of([evaluation], args.calibrate)
+        report = write_reports(evaluation, folder, _command(), fit)
         print(summary_text(report, folder))
+        evaluations.append(evaluation)
         reports.append(report)
+    if len(reports) > 1:
+        fit = fit_of(evaluations, args.calibrate)
+        print(write_summary(evaluations, reports, output, _command(), fit))
+    if args.calibrate and fit is None:
+        print('no calibration: it needs two right and two wrong decisions at least')
     keys = ('name', 'keyframes', 'queries', 'queries_with_revisit', 'recall_at', 'closures',
             'recall_at_100_precision', 'recommended_threshold', 'verified_precision',
             'verified_recall')  # fmt: skip
@@ -92,6 +139,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         'output': str(output),
         'sources': [{key: report[key] for key in keys} for report in reports],
     }
+
+
+def _compare(first: Path, second: Path) -> dict[str, Any]:
+    from netvlad_ros.evaluation.several import compare_table, load_report, text_table
+
+    head, rows = compare_table(load_report(first), load_report(second))
+    print(text_table(head, rows))
+    return {'rows': [dict(zip(head, row, strict=True)) for row in rows]}
 
 
 def _protocol_names() -> tuple[str, ...]:
@@ -126,6 +181,10 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
     for key in ('model', 'device'):
         if getattr(args, key) is not None:
             nested['descriptor'][key] = getattr(args, key)
+    if args.sweep:
+        for name, value in _OPEN_THRESHOLDS.items():
+            group, _, key = name.partition('.')
+            nested[group][key] = value
     return from_dict(DetectorConfig, nested)
 
 

@@ -91,6 +91,32 @@ def to_html(
     return page(evaluation.name, body)
 
 
+def summary_page(
+    command: str,
+    model_id: str,
+    results: tuple[Sequence[str], Sequence[Sequence[str]]],
+    learnt: tuple[Sequence[str], Sequence[Sequence[str]]],
+) -> str:
+    """Return the page of several evaluations: results, and thresholds learnt on the others."""
+
+    def linked(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+        return [
+            [f'<a href="{escape(row[0])}/report.html">{escape(row[0])}</a>', *map(escape, row[1:])]
+            for row in rows
+        ]
+
+    return page('Summary', [
+        '<h1>Loop closure on several recordings</h1>',
+        f'<p class="sub">Model <code>{escape(model_id)}</code></p>',
+        _section('Results', table(results[0], linked(results[1]))
+                 + '<p class="note">R@100P: largest recall at full precision.</p>'),
+        _section('Threshold learnt on the other recordings', table(learnt[0], linked(learnt[1]))
+                 + '<p class="note">The threshold of each row comes from all recordings but its '
+                 'own.</p>'),
+        _section('Command', f'<pre>{escape(command)}</pre>'),
+    ])  # fmt: skip
+
+
 def page(title: str, body: Sequence[str]) -> str:
     """Return a whole HTML document."""
     return (

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -12,10 +13,18 @@ from typing import Any, Optional
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation.baseline import PlainCheck, baselines
+from netvlad_ros.evaluation.calibrate import CalibrationFit, fit_calibration, scored_decisions
 from netvlad_ros.evaluation.evaluation import Evaluation, evaluate
-from netvlad_ros.evaluation.protocol import split_protocol
+from netvlad_ros.evaluation.protocol import describe, split_protocol
 from netvlad_ros.evaluation.replay import Progress, replay
 from netvlad_ros.evaluation.report_json import closures_csv, to_report, trajectory_tum
+from netvlad_ros.evaluation.several import (
+    leave_one_out,
+    leave_one_out_table,
+    results_table,
+    text_table,
+)
 from netvlad_ros.evaluation.sources import Source
 
 
@@ -42,16 +51,20 @@ def evaluate_source(
     config: DetectorConfig,
     overrides: Mapping[str, Any],
     progress: Optional[Progress] = None,
+    with_baselines: bool = False,
 ) -> Evaluation:
     """Run the detector over a source and judge it.
 
     :param overrides: protocol settings that go before those of the source.
+    :param with_baselines: also judge the peers' rule and the plain check.
     :raises InputError: the source is damaged.
     :raises ConfigError: a protocol setting is wrong.
     """
     protocol, config = split_protocol({**source.protocol, **overrides}, config)
-    result = replay(source, descriptor, config, progress=progress)
-    return evaluate(
+    check = PlainCheck() if with_baselines else None
+    watch = check.watch if check is not None else None
+    result = replay(source, descriptor, config, progress=progress, watch=watch)
+    evaluation = evaluate(
         source.name,
         str(source.path),
         result,
@@ -59,19 +72,28 @@ def evaluate_source(
         protocol,
         source.camera.T_base_camera,
     )
+    if check is None:
+        return evaluation
+    return replace(evaluation, baselines=baselines(evaluation, check))
 
 
-def write_reports(evaluation: Evaluation, folder: Path, command: str) -> dict[str, Any]:
+def write_reports(
+    evaluation: Evaluation, folder: Path, command: str, fit: Optional[CalibrationFit] = None
+) -> dict[str, Any]:
     """Write report.html, report.json, plots, trajectory.tum and closures.csv.
 
+    :param fit: calibration of this run alone; written to calibration.json.
     :returns: the content of report.json.
     """
     from netvlad_ros.evaluation.plots import figures
     from netvlad_ros.evaluation.report_html import to_html
 
     report = to_report(evaluation, command)
+    report['calibration'] = None if fit is None else fit.summary()
     pictures = figures(evaluation)
     (folder / 'plots').mkdir(parents=True, exist_ok=True)
+    if fit is not None:
+        fit.calibration.save(folder / 'calibration.json')
     for name, data in pictures.items():
         (folder / 'plots' / f'{name}.png').write_bytes(data)
     (folder / 'report.html').write_text(to_html(evaluation, report, pictures), encoding='utf-8')
@@ -80,3 +102,50 @@ def write_reports(evaluation: Evaluation, folder: Path, command: str) -> dict[st
     (folder / 'closures.csv').write_text(closures_csv(evaluation), encoding='utf-8')
     (folder / 'trajectory.tum').write_text(trajectory_tum(evaluation), encoding='utf-8')
     return report
+
+
+def fit_of(evaluations: Sequence[Evaluation], score: Optional[str]) -> Optional[CalibrationFit]:
+    """Return the calibration of a score over evaluations, None if not asked or not possible."""
+    if score is None:
+        return None
+    scored = [(e, scored_decisions(e, score)) for e in evaluations]
+    runs = [run for _, run in scored if run is not None]
+    if not runs:
+        return None
+    protocol = {
+        e.name: describe(e.protocol, e.replay.config, e.ground_truth.listed is not None)
+        for e, run in scored
+        if run is not None
+    }
+    return fit_calibration(runs, evaluations[0].replay.model_id, score, protocol)
+
+
+def write_summary(
+    evaluations: Sequence[Evaluation],
+    reports: Sequence[Mapping[str, Any]],
+    folder: Path,
+    command: str,
+    fit: Optional[CalibrationFit],
+) -> str:
+    """Write summary.json, summary.html and the common calibration of several recordings.
+
+    :returns: the tables as text.
+    """
+    from netvlad_ros.evaluation.report_html import summary_page
+
+    entries = leave_one_out(evaluations)
+    tables = [results_table(reports), leave_one_out_table(entries)]
+    summary = {
+        'command': command,
+        'model_id': evaluations[0].replay.model_id,
+        'sources': [str(report['name']) for report in reports],
+        'leave_one_out': entries,
+        'calibration': None if fit is None else fit.summary(),
+    }
+    text = json.dumps(summary, indent=1, allow_nan=False)
+    (folder / 'summary.json').write_text(text + '\n', encoding='utf-8')
+    page = summary_page(command, evaluations[0].replay.model_id, *tables)
+    (folder / 'summary.html').write_text(page, encoding='utf-8')
+    if fit is not None:
+        fit.calibration.save(folder / 'calibration.json')
+    return '\n\n'.join(text_table(head, rows) for head, rows in tables)

@@ -1,0 +1,236 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bags, sequence folders and image folders, whole and damaged; the real sequences' counts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from netvlad_ros.config import DetectorConfig
+from netvlad_ros.errors import ConfigError, InputError
+from netvlad_ros.evaluation.protocol import split_protocol
+from netvlad_ros.evaluation.sources import Source, Topics, open_source
+from netvlad_ros.evaluation.truth import RIGHT, truth_of_keyframes
+
+S = 1_000_000_000
+STORE = get_typestore(Stores.ROS2_JAZZY)
+
+
+def make(kind: str, **fields: Any) -> Any:
+    return STORE.types[kind](**fields)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    stamp = make('builtin_interfaces/msg/Time', sec=stamp_ns // S, nanosec=stamp_ns % S)
+    return make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
+
+
+def picture(seed: int, size_wh: tuple[int, int] = (96, 64)) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 12, 3)).astype(np.uint8)
+    return cv2.resize(coarse, size_wh, interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(seed: int) -> np.ndarray:
+    return cv2.imencode('.jpg', picture(seed))[1].reshape(-1)
+
+
+class BagMaker:
+    """Writes the messages of a small drive along x at 1 m/s."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections: dict[str, Any] = {}
+
+    def write(self, topic: str, kind: str, stamp_ns: int, message: Any) -> None:
+        """Write any message."""
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=STORE)
+        data = STORE.serialize_cdr(message, kind)
+        self._writer.write(self._connections[topic], stamp_ns, data)
+
+    def image(self, stamp_ns: int, data: np.ndarray) -> None:
+        """Write a compressed image."""
+        kind = 'sensor_msgs/msg/CompressedImage'
+        message = make(kind, header=header(stamp_ns, 'eye'), format='jpeg', data=data)
+        self.write('/image/compressed', kind, stamp_ns, message)
+
+    def depth(self, stamp_ns: int, millimetres: int) -> None:
+        """Write a depth image of one value."""
+        kind = 'sensor_msgs/msg/Image'
+        data = np.full(96 * 64, millimetres, dtype=np.uint16).view(np.uint8)
+        message = make(kind, header=header(stamp_ns, 'eye'), height=64, width=96,
+                       encoding='16UC1', is_bigendian=0, step=192, data=data)  # fmt: skip
+        self.write('/depth', kind, stamp_ns, message)
+
+    def odometry(self, topic: str, stamp_ns: int, x: float, qw: float = 1.0) -> None:
+        """Write a pose on the x axis."""
+        kind = 'nav_msgs/msg/Odometry'
+        vector = make('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=0.0)
+        pose = make(
+            'geometry_msgs/msg/Pose',
+            position=make('geometry_msgs/msg/Point', x=x, y=0.0, z=0.0),
+            orientation=make('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=qw),
+        )
+        twist = make('geometry_msgs/msg/Twist', linear=vector, angular=vector)
+        zeros = np.zeros(36)
+        message = make(
+            kind, header=header(stamp_ns, 'odom'), child_frame_id='base_link',
+            pose=make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=zeros),
+            twist=make('geometry_msgs/msg/TwistWithCovariance', twist=twist, covariance=zeros),
+        )  # fmt: skip
+        self.write(topic, kind, stamp_ns, message)
+
+    def static_transform(self, parent: str, child: str, z: float) -> None:
+        """Write a translation along z."""
+        kind = 'tf2_msgs/msg/TFMessage'
+        transform = make(
+            'geometry_msgs/msg/Transform',
+            translation=make('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=z),
+            rotation=make('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        stamped = make('geometry_msgs/msg/TransformStamped', header=header(0, parent),
+                       child_frame_id=child, transform=transform)  # fmt: skip
+        self.write('/tf_static', kind, 0, make(kind, transforms=[stamped]))
+
+    def close(self) -> None:
+        """Finish the bag."""
+        self._writer.close()
+
+
+@pytest.fixture()
+def bag(tmp_path: Path) -> Path:
+    """One image each second for 5 s; odometry at 5 Hz lies between the images."""
+    path = tmp_path / 'drive'
+    maker = BagMaker(path)
+    maker.static_transform('base_link', 'mast', 0.5)
+    maker.static_transform('mast', 'eye', 0.25)
+    for tick in range(52):
+        stamp_ns = tick * S // 10
+        if tick % 10 == 5:
+            maker.image(stamp_ns, jpeg(tick))
+            maker.depth(stamp_ns, 1500)
+        if tick % 2 == 0:
+            qw = math.nan if tick == 30 else 1.0
+            maker.odometry('/odom', stamp_ns, stamp_ns / S, qw)
+            maker.odometry('/ground_truth/odom', stamp_ns, 2.0 * stamp_ns / S)
+    maker.close()
+    return path
+
+
+def test_a_bag_gives_frames_with_pose_depth_camera_and_truth(bag: Path) -> None:
+    source = open_source(bag)
+    frames = list(source.frames())
+    assert [f.stamp_ns for f in frames] == [S // 2 + i * S for i in range(5)]
+    assert source.frame_count == 5 and frames[0].image_rgb.shape == (64, 96, 3)
+    for frame in frames:
+        assert frame.T_odom_base is not None and frame.depth_m is not None
+        np.testing.assert_allclose(frame.T_odom_base[0, 3], frame.stamp_ns / S, atol=1e-9)
+        np.testing.assert_allclose(frame.depth_m, 1.5, rtol=1e-6)
+    assert source.skipped.counts == {'damaged odometry pose': 1}
+    assert source.camera.T_base_camera is not None
+    assert source.camera.T_base_camera[2, 3] == 0.75
+    assert source.ground_truth.poses is not None
+    poses, known = source.ground_truth.poses.at([S, 50 * S])
+    np.testing.assert_allclose(poses[0][0, 3], 2.0)
+    assert known.tolist() == [True, False]
+
+
+def test_a_damaged_image_in_a_bag_is_counted_and_left_out(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / 'bag')
+    maker.image(S, jpeg(1))
+    maker.image(2 * S, jpeg(2)[:200])
+    maker.image(3 * S, np.zeros(0, dtype=np.uint8))
+    maker.image(4 * S, jpeg(4))
+    maker.close()
+    source = open_source(tmp_path / 'bag')
+    assert [f.stamp_ns for f in source.frames()] == [S, 4 * S]
+    assert source.skipped.counts == {'damaged image': 2}
+
+
+def test_odometry_that_stops_leaves_frames_without_a_pose(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / 'bag')
+    for tick in range(30):
+        if tick < 12:
+            maker.odometry('/odom', tick * S // 10, 0.0)
+        if tick % 10 == 5:
+            maker.image(tick * S // 10, jpeg(tick))
+    maker.close()
+    source = open_source(tmp_path / 'bag')
+    assert [f.T_odom_base is not None for f in source.frames()] == [True, False, False]
+    assert source.skipped.counts == {'no odometry at the stamp (image kept)': 2}
+
+
+def test_a_missing_topic_names_those_the_bag_has(bag: Path) -> None:
+    with pytest.raises(InputError, match=r"no topic 'camera'.*/depth.*/image/compressed.*/odom"):
+        open_source(bag, Topics(image='camera'))
+    with pytest.raises(InputError, match=r'not an image.*/odom \(nav_msgs/msg/Odometry\)'):
+        open_source(bag, Topics(image='/odom'))
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.9])
+def test_a_bag_cut_short_is_one_error(bag: Path, share: float) -> None:
+    file = next(bag.glob('*.mcap'))
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    for path in (bag, file):
+        with pytest.raises(InputError, match='damaged or cut short'):
+            list(open_source(path).frames())
+
+
+def test_what_is_no_recording_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='does not exist'):
+        open_source(tmp_path / 'absent')
+    with pytest.raises(InputError, match=r'expected a rosbag2 .* frames\.csv'):
+        open_source(tmp_path)
+
+
+def test_images_with_tum_poses_are_paired_by_stamp_or_order(tmp_path: Path) -> None:
+    images, poses = tmp_path / 'images', tmp_path / 'poses.txt'
+    images.mkdir()
+    for stem in ('1.25', '0.75'):
+        cv2.imwrite(str(images / f'{stem}.png'), picture(1))
+    poses.write_text('# a trajectory\n0.75 0 0 0 0 0 0 1\n1.25 1 0 0 0 0 0 1\n')
+    assert [f.stamp_ns for f in open_source(images, poses=poses).frames()] == [
+        750_000_000, 1_250_000_000,
+    ]  # fmt: skip
+    with pytest.raises(InputError, match='--poses'):
+        open_source(images)
+    for old, new in (('1.25', 'b'), ('0.75', 'a')):
+        (images / f'{old}.png').rename(images / f'{new}.png')
+    assert [f.stamp_ns for f in open_source(images, poses=poses).frames()][1] == 1_250_000_000
+    poses.write_text('0.75 0 0 0 0 0 0 2\n')
+    with pytest.raises(InputError, match='length 2'):
+        open_source(images, poses=poses)
+
+
+def test_an_unknown_protocol_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown protocol setting 'radius'"):
+        split_protocol({'radius': 3}, DetectorConfig())
+
+
+# Queries and queries with a revisit. The second of each pair in the data's own table is smaller
+# where the best match of a query was neither right nor wrong: that depends on the model.
+@pytest.mark.parametrize(
+    ('name', 'queries', 'with_revisit'),
+    [('rtabmap_two_laps', 64, 41), ('corridor_two_traverses', 111, 111),
+     ('tum_fr1_desk', 257, 83), ('campus_72', 52, 1)],
+)
+def test_counts_of_the_real_sequences(
+    shared_data: Path, name: str, queries: int, with_revisit: int
+) -> None:
+    source: Source = open_source(shared_data / 'sequences' / name)
+    protocol, config = split_protocol(source.protocol, DetectorConfig())
+    stamps_ns = [row[0] for row in source._rows]  # type: ignore[attr-defined]
+    truth = truth_of_keyframes(source.ground_truth, stamps_ns, protocol, config.search.exclude_s)
+    assert truth is not None
+    assert int(truth.allowed.any(axis=1).sum()) == queries
+    revisits = ((truth.labels == RIGHT) & truth.allowed).any(axis=1)
+    assert int(revisits.sum()) == with_revisit
