@@ -21,8 +21,18 @@ scripts = [f'netvlad = {NAME}.cli.main:main', f'vpr_node = {NAME}.ros.vpr_node:m
 if is_colcon:
     scripts += [f'{command} = {NAME}.cli.main:main_by_name' for command in COMMANDS]
 
+EXTRAS = {
+    'backend': ['evo', 'gtsam'],
+    'milvus': ['milvus-lite', 'pymilvus'],
+    'runtimes': ['onnx', 'onnxruntime', 'onnxscript', 'openvino'],
+    'simulation': ['pyvista'],
+    'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
+    'training': ['pytorch-metric-learning', 'tensorboard'],
+}
+
 
 def files(folder: str, *patterns: str) -> list[str]:
+    """Return the files of a folder that match."""
     return sorted(str(path) for pattern in patterns for path in Path(folder).glob(pattern))
 
 
@@ -51,6 +61,8 @@ setup(
         'matplotlib',
         'numpy',
         'opencv-python-headless',
+        'pillow',
+        'poselib',
         'pyyaml',
         'rosbags',
         'rosbags-image',
@@ -60,10 +72,7 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={
-        'simulation': ['pyvista'],
-        'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
-    },
+    extras_require={**EXTRAS, 'all': sum(EXTRAS.values(), [])},
     zip_safe=False,
     entry_points={'console_scripts': scripts},
 )

@@ -42,7 +42,7 @@ install_python_packages() {
     fail "Python 3.10 or newer is needed, '$python' is $("$python" --version 2>&1); set PYTHON"
   command -v c++ > /dev/null || fail "no C++ compiler found: install one, on Debian 'apt install g++'"
 
-  local packages=('.[simulation,test]' colcon-common-extensions)
+  local packages=('.[all]' colcon-common-extensions)
   if [[ -n $SOURCED_ROS ]]; then
     say "Using the ROS 2 $DISTRO of $SOURCED_ROS"
     "$python" -m venv --system-site-packages "$VENV" ||

@@ -27,7 +27,7 @@ ROSDEP_KEYS = {
     'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
 }
-PYPI_NAMES = {'faiss': 'faiss-cpu', 'rosbags': 'rosbags', 'cv2': 'opencv-python-headless'}
+PYPI_NAMES = {'faiss': 'faiss-cpu', 'PIL': 'pillow'}
 
 
 def imported_packages(path: Path) -> set[str]:
