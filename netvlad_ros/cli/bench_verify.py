@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measure local features and the check of one candidate: processor time on one core.
+
+Worked examples:
+  netvlad bench verify sequences/desk                  features once per image, then pairs
+  netvlad bench verify drive/ --pairs 200 --features orb
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+import time
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument('source', metavar='SOURCE', help='bag, or folder with frames.csv')
+    parser.add_argument('--images', type=int, default=20, help='images taken from it (default 20)')
+    parser.add_argument('--pairs', type=int, default=100, help='pairs checked (default 100)')
+    parser.add_argument('--features', choices=('rootsift', 'orb'), default='rootsift')
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Time features and verification; half of the pairs are neighbours, half are far apart."""
+    import cv2
+    import numpy as np
+
+    from netvlad_ros.config import VerificationConfig
+    from netvlad_ros.errors import InputError
+    from netvlad_ros.evaluation.sources import open_source
+    from netvlad_ros.loop_closure.verification import Verifier
+    from netvlad_ros.loop_closure.view import View
+    from netvlad_ros.types import ClosureStatus, Keyframe, LoopClosure
+
+    if args.images < 2 or args.pairs < 1:
+        raise InputError(
+            f'--images {args.images} --pairs {args.pairs}: at least 2 images and 1 pair are needed'
+        )
+    source = open_source(Path(args.source))
+    stride = max(1, (source.frame_count or args.images) // args.images)
+    frames = [f for i, f in enumerate(source.frames()) if i % stride == 0][: args.images]
+    if len(frames) < 2:
+        raise InputError(f'{args.source} holds {len(frames)} images, at least 2 are needed')
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        verifier = Verifier(replace(VerificationConfig(), features=args.features))
+        views = [View.from_frame(frame) for frame in frames]
+        feature_ms, counts = [], []
+        for view in views:
+            began = time.process_time()
+            local = view.local(verifier.extractor)
+            feature_ms.append(1e3 * (time.process_time() - began))
+            counts.append(0 if local is None else len(local.features))
+        verify_ms, verified = [], 0
+        for index in range(args.pairs):
+            query = index % len(views)
+            step = 1 if index % 2 == 0 else 1 + len(views) // 2
+            match = (query + step) % len(views)
+            closure = LoopClosure(
+                Keyframe(query, 0, '', '', 0), Keyframe(match, 0, '', '', 0), 0.0, ''
+            )
+            began = time.process_time()
+            answer = verifier.verify(closure, views[query], views[match])
+            verify_ms.append(1e3 * (time.process_time() - began))
+            verified += answer.status is ClosureStatus.VERIFIED
+    finally:
+        cv2.setNumThreads(threads)
+    height, width = frames[0].image_rgb.shape[:2]
+    summary: dict[str, Any] = {
+        'source': args.source,
+        'size': [width, height],
+        'features': args.features,
+        'features_per_image': float(np.median(counts)),
+        'feature_ms': _percentiles(feature_ms),
+        'pairs': args.pairs,
+        'verified': verified,
+        'verify_ms': _percentiles(verify_ms),
+    }
+    print(f'{args.source}: {len(views)} images of {width}x{height}, one core')
+    print(f'  {args.features}, {summary["features_per_image"]:.0f} features per image')
+    for name, key in (('features', 'feature_ms'), ('one candidate', 'verify_ms')):
+        times = summary[key]
+        print(f'  {name:<14} p50 {times["p50"]:.1f} ms, p95 {times["p95"]:.1f} ms')
+    print(f'  {verified} of {args.pairs} pairs verified')
+    return summary
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    import numpy as np
+
+    return {f'p{p}': round(float(np.percentile(values, p)), 2) for p in (50, 95, 99)}
