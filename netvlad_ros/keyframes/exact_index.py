@@ -8,7 +8,10 @@ by a faiss scalar quantiser per block, which keeps its own copy: faiss cannot bo
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import faiss
@@ -81,16 +84,26 @@ class ExactIndex:
 
     def search(self, query: Float32Array, k: int, selection: Selection) -> Hits:
         """Return similarities (m,) and rows (m,) of the m <= k most similar selected rows."""
-        parts = list(self._parts(selection.ranges))
+        parts = deque(self._parts(selection.ranges))
         rows = sum(high - low for _, low, high in parts)
-        workers = self._threads if rows * query.nbytes > _INLINE_BYTES else 1
-        if workers <= 1:
-            hits = [self._scan(query, k, part, selection.mask) for part in parts]
-        else:
-            jobs = [
-                self._pool.submit(self._scan, query, k, part, selection.mask) for part in parts
-            ]
-            hits = [job.result() for job in jobs]
+
+        def work() -> list[Hits]:
+            hits: list[Hits] = []
+            while True:
+                try:
+                    part = parts.popleft()
+                except IndexError:
+                    return hits
+                hits.append(self._scan(query, k, part, selection.mask))
+
+        # The calling thread works too: a search never waits for a thread to wake up.
+        helpers = min(self._threads, len(parts)) - 1 if rows * query.nbytes > _INLINE_BYTES else 0
+        jobs = [self._pool.submit(work) for _ in range(helpers)]
+        with _one_faiss_thread():
+            hits = work()
+        for job in jobs:
+            if not job.cancel():
+                hits += job.result()
         return best_of(hits, k)
 
     def _parts(self, ranges: list[Range]) -> list[tuple[int, int, int]]:
@@ -137,6 +150,17 @@ class ExactIndex:
         if self._half:
             return sum(int(codes.codes.size()) for codes in self._codes if codes is not None)
         return count * self._blocks.row_bytes
+
+
+@contextmanager
+def _one_faiss_thread() -> Iterator[None]:
+    # OpenMP keeps this number for each thread; a team costs more than it gains in one block.
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _nearest(query: Float32Array, vectors: Float32Array, k: int) -> tuple[Any, Any]:
