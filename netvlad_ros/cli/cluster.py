@@ -22,7 +22,7 @@ from netvlad_ros.cli.training_data import add_data_arguments, image_source, repo
 from netvlad_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from netvlad_ros.descriptor.backbones import Backbone
+    from netvlad_ros.descriptor.network import Encoder
     from netvlad_ros.descriptor.preprocess import InputPolicy
 
 POOLINGS = ('netvlad', 'vlad', 'max', 'average', 'gem', 'none')
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--name', help="The model's name. Default: the output's stem")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--model', help='Take backbone and input from this bundle.')
-    source.add_argument('--backbone', help='Backbone by name, with --weights.')
+    source.add_argument('--backbone', help='Backbone by name, or rootsift.')
     parser.add_argument(
         '--weights', type=Path,
         help='torchvision checkpoint of the backbone, .safetensors or .pth; random if not given.',
@@ -99,18 +99,20 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     return {'model_id': bundle.model_id, 'alpha': alpha, 'dim': bundle.dim}
 
 
-def _start(args: argparse.Namespace) -> tuple[Backbone, InputPolicy, str, str]:
+def _start(args: argparse.Namespace) -> tuple[Encoder, InputPolicy, str, str]:
     """Return backbone, input policy, licence and source to start from."""
     from netvlad_ros.descriptor import load_bundle
-    from netvlad_ros.descriptor.backbones import Backbone, load_torchvision_state, make_backbone
+    from netvlad_ros.descriptor.backbones import load_torchvision_state, make_backbone
     from netvlad_ros.descriptor.locate import find_model
     from netvlad_ros.descriptor.preprocess import InputPolicy
+    from netvlad_ros.descriptor.rootsift import RootSift
 
     if args.model is not None:
         bundle = load_bundle(find_model(args.model))
-        if not isinstance(bundle.network.backbone, Backbone):
-            raise ModelError(f'{args.model!r} has no convolutional backbone')
         return bundle.network.backbone, bundle.policy, bundle.info.licence, bundle.info.source
+    if args.backbone == RootSift.name:
+        policy = InputPolicy(height=args.height, width=args.width)
+        return RootSift(), policy, 'Apache-2.0', 'RootSIFT of OpenCV'
     backbone = make_backbone(args.backbone)
     if args.weights is not None:
         load_torchvision_state(backbone, _read_weights(args.weights))

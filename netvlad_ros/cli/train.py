@@ -2,13 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Train a model on a dataset of places, by the paper's procedure or a modern one.
 
-Recipe modern trains on place-labelled batches with the multi-similarity loss; layers that do not
-train run once for a few augmented views of each image, so that a CPU is enough for a small model.
+Recipe relja is the paper's: the weakly supervised triplet ranking loss on tuples mined from a
+cache. nanne and benchmark reproduce the choices of two ports. Recipe modern trains on
+place-labelled batches with the multi-similarity loss; layers that do not train run once for a few
+augmented views of each image, so that a CPU is enough for a small model.
 
   netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
       --normalise half --clusters 16 --output start.safetensors
   netvlad whiten walks/ --model start.safetensors --dim 512 --output white.safetensors
   netvlad train walks/ --model white.safetensors --recipe modern --output run/
+
+  netvlad train pitts30k_train.mat --images pitts/ --val pitts30k_val.mat --recipe relja \
+      --model start.safetensors --output run/
+  torchrun --nproc-per-node 4 -m netvlad_ros.cli.main train ...        four GPUs
 
 OUTPUT holds model.safetensors (the bundle), best and last checkpoints, log.jsonl and TensorBoard
 logs where that is installed. --resume continues after an interruption to the same result.
@@ -17,16 +23,18 @@ logs where that is installed. --resume continues after an interruption to the sa
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netvlad_ros.cli.progress import progress
+from netvlad_ros.cli.train_triplet import add_triplet_settings, train_triplet
 from netvlad_ros.cli.training_data import (
     add_data_arguments,
     add_settings,
     image_source,
     open_checked,
+    open_held_out,
     report_written,
     settings_from,
 )
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from netvlad_ros.training.modern import ModernData
     from netvlad_ros.training.places import PlaceDataset
 
-RECIPES = ('modern',)
+RECIPES = ('relja', 'nanne', 'benchmark', 'modern')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='Further datasets to train on (recipe modern).',
     )
     parser.add_argument('--model', required=True, help='The bundle to start from.')
-    parser.add_argument('--recipe', choices=RECIPES, default='modern', help='Default: modern')
+    parser.add_argument('--recipe', choices=RECIPES, default='relja', help='Default: relja')
     parser.add_argument('--output', type=Path, required=True, help='Folder of the run.')
     parser.add_argument('--name', help="The model's name. Default: the folder's name")
+    parser.add_argument('--val', type=Path, help='Held-out dataset, if not a split of DATASET.')
     parser.add_argument('--val-split', default='val', help="Held-out split. Default: val; '' none")
     parser.add_argument(
         '--train-layers', nargs='*', metavar='PREFIX',
@@ -59,7 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda. Default: auto')
     parser.add_argument('--resume', action='store_true', help='Continue the run in OUTPUT.')
+    parser.add_argument(
+        '--frozen-cache', action='store_true',
+        help='Triplet recipes: run the layers that do not train once and keep their outputs.',
+    )
     add_settings(parser.add_argument_group('recipe modern'), ModernConfig())
+    add_triplet_settings(parser, {item.name for item in fields(ModernConfig)})
 
 
 def run(args: argparse.Namespace) -> dict[str, object]:
@@ -68,7 +82,9 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         raise ConfigError(
             f'{str(args.output)!r} holds a run: continue it with --resume or give another folder'
         )
-    return _modern(args)
+    if args.recipe == 'modern':
+        return _modern(args)
+    return train_triplet(args, _device(args.device))
 
 
 def _modern(args: argparse.Namespace) -> dict[str, object]:
@@ -90,7 +106,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     held_out = None
     if args.val_split:
         held_out = _data(
-            args, bundle, [open_checked(args, args.val_split)], replace(config, views=2)
+            args, bundle, [open_held_out(args)], replace(config, views=2)
         )
     provenance = _provenance(args, bundle, datasets, config)
     network.to(device)

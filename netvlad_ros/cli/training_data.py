@@ -35,9 +35,19 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
     )
 
 
-def add_settings(parser: argparse.ArgumentParser, config: Any, prefix: str = '') -> None:
-    """Declare every setting of a config dataclass as an option; groups get a prefix."""
+def add_settings(
+    parser: argparse._ActionsContainer,
+    config: Any,
+    prefix: str = '',
+    only: set[str] | None = None,
+) -> None:
+    """Declare every setting of a config dataclass as an option; groups get a prefix.
+
+    :param only: names to declare, None for all.
+    """
     for item in dataclasses.fields(config):
+        if only is not None and item.name not in only:
+            continue
         value = getattr(config, item.name)
         name = f'{prefix}{item.name}'
         if dataclasses.is_dataclass(value):
@@ -90,6 +100,13 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
     print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
     check_files(dataset)
     return without_unreadable(dataset)
+
+
+def open_held_out(args: argparse.Namespace) -> PlaceDataset:
+    """Open the held-out part: the dataset of ``--val``, else that split of the first dataset."""
+    if args.val is None:
+        return open_checked(args, args.val_split)
+    return open_checked(argparse.Namespace(**{**vars(args), 'dataset': args.val}), args.val_split)
 
 
 def without_unreadable(dataset: PlaceDataset) -> PlaceDataset:

@@ -14,9 +14,11 @@ from netvlad_ros.config import setting
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.unit_length import unit
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.frozen import fast_forward
+from netvlad_ros.training.frozen import device_of, fast_forward, is_convolutional
 from netvlad_ros.training.images import ImageSource, Progress, no_progress
 from netvlad_ros.types import Float32Array
+
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,6 @@ def sample_local_features(
     images: ImageSource,
     config: ClusterConfig,
     progress: Progress = no_progress,
-    batch: int = 16,
 ) -> Float32Array:
     """Return (n, D) unit local features of randomly chosen images.
 
@@ -50,7 +51,8 @@ def sample_local_features(
     rng = np.random.default_rng(config.seed)
     wanted = -(-config.descriptors // config.per_image)
     chosen = rng.permutation(len(images))[:wanted]
-    device = next(network.parameters()).device
+    device = device_of(network)
+    batch = _BATCH if is_convolutional(network) else 1
     encoder = nn.Sequential(network.normalise, network.backbone)
     forward = fast_forward(encoder, torch.from_numpy(images.batch([0])).to(device))
     parts: list[Float32Array] = []

@@ -15,7 +15,7 @@ from torch import nn
 
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.frozen import Forward, fast_forward
+from netvlad_ros.training.frozen import Forward, device_of, fast_forward, is_convolutional
 from netvlad_ros.training.images import ImageSource, Progress, no_progress
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.types import Float32Array
@@ -61,11 +61,12 @@ def describe_rows(
     """
     if not len(indices):
         return
-    device = next(network.parameters()).device
+    device = device_of(network)
     forward: Forward = network
     if len(indices) >= WORTH_COMPILING:
         forward = fast_forward(network, torch.from_numpy(images.batch(indices[:1])).to(device))
-    parts = [indices[start : start + BATCH] for start in range(0, len(indices), BATCH)]
+    size = BATCH if is_convolutional(network) else 1
+    parts = [indices[start : start + size] for start in range(0, len(indices), size)]
     start = 0
     with ThreadPoolExecutor(1) as ahead:
         waiting = ahead.submit(images.batch, parts[0])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from netvlad_ros.descriptor.backbones import Backbone
 from netvlad_ros.descriptor.network import DescriptorNetwork
+from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.augment import Augment
 from netvlad_ros.training.images import ImageSource, Progress, no_progress
@@ -114,6 +115,17 @@ def frozen_views(
     return FrozenViews(np.load(file, mmap_mode='r'))
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network lies; one without parameters (RootSIFT) on the CPU."""
+    first = next(network.parameters(), None)
+    return torch.device('cpu') if first is None else first.device
+
+
+def is_convolutional(network: nn.Module) -> bool:
+    """Return whether a network takes batches and can be converted, unlike RootSIFT."""
+    return not any(isinstance(module, RootSift) for module in network.modules())
+
+
 def fast_forward(module: nn.Module, example: Tensor) -> Forward:
     """Return the module's forward by OpenVINO where that is installed, else by torch.
 
@@ -125,7 +137,7 @@ def fast_forward(module: nn.Module, example: Tensor) -> Forward:
         import openvino
     except ImportError:
         return module
-    if example.device.type != 'cpu':
+    if example.device.type != 'cpu' or not is_convolutional(module):
         return module
     import warnings
 
@@ -150,3 +162,34 @@ def fast_forward(module: nn.Module, example: Tensor) -> Forward:
         return torch.from_numpy(np.array(compiled(x.numpy())[0]))
 
     return forward
+
+
+class FrozenSource:
+    """The plain view as an image source: its batches are (n, C, h, w) float32 for ``Tail``."""
+
+    def __init__(self, views: FrozenViews) -> None:
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def batch(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return the frozen layers' outputs of some images."""
+        rows = self._views.values[0][np.asarray(indices, dtype=np.int64)]
+        return np.asarray(rows, dtype=np.float32)
+
+
+class Tail(nn.Module):
+    """What follows the frozen layers: (n, C, h, w) to (n, dim) unit rows, weights shared."""
+
+    def __init__(self, network: DescriptorNetwork) -> None:
+        super().__init__()
+        _, self.layers = split_backbone(network.backbone)  # type: ignore[arg-type]
+        self.pooling = network.pooling
+        self.whitening = network.whitening
+        self.dim = network.dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the descriptors."""
+        pooled: Tensor = self.pooling(self.layers(x).float())
+        return pooled if self.whitening is None else self.whitening(pooled)

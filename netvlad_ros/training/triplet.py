@@ -198,7 +198,7 @@ class TripletTrainer:
             # One tuple at a time, as the authors: memory for 12 images, not 48.
             losses.sum().backward()  # type: ignore[no-untyped-call]
             total += float(losses.detach().sum())
-            count += divisor(losses.detach(), self.config.divide_by) if len(losses) else 0
+            count += divisor(losses.detach(), self.config.divide_by)
         parameters = [p for g in self.optimiser.param_groups for p in g['params']]
         total, divide_by = self.workers.sum(total), max(1.0, self.workers.sum(float(count)))
         self.workers.sum_gradients(parameters)

@@ -29,6 +29,5 @@ def tuple_losses(
 
 
 def divisor(losses: Tensor, divide_by: str) -> int:
-    """Return what the sum of a batch's losses is divided by, at least 1."""
-    count = int((losses > 0).sum()) if divide_by == 'violating' else int(torch.numel(losses))
-    return max(1, count)
+    """Return what one tuple adds to the number that the sum of a batch is divided by."""
+    return int((losses > 0).sum()) if divide_by == 'violating' else int(torch.numel(losses))

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+r"""Measure recall@N of models on a dataset of places, with the protocol beside it.
+
+Recall@N is the share of all queries with a right image among the best N. The intervals are 95 %
+bootstrap intervals over distinct query positions.
+
+  netvlad test pitts30k_test.mat --images pitts/ --split test
+  netvlad test walks/ --split val --model start.safetensors trained.safetensors --plot recall.png
+  netvlad test tokyo247.mat --images tokyo/ --split test --nms
+  netvlad test walks/ --split val --model start.safetensors --alpha-sweep 1 3 10 30 100
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from netvlad_ros.cli.progress import progress
+from netvlad_ros.cli.training_data import add_data_arguments, image_source, open_checked
+from netvlad_ros.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from netvlad_ros.descriptor.network import DescriptorNetwork
+    from netvlad_ros.training.places import IntArray, PlaceDataset
+    from netvlad_ros.training.recall import Recall
+
+RECALLS = (1, 5, 10, 20, 25)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_arguments(parser, split='test')
+    parser.add_argument('--model', nargs='+', default=['default'], help='Default: default')
+    parser.add_argument(
+        '--nms', action='store_true',
+        help='Keep the best image of each panorama, as the authors do for Tokyo 24/7.',
+    )
+    parser.add_argument('--plot', type=Path, help='Draw the recall curves of all models here.')
+    parser.add_argument(
+        '--alpha-sweep', type=float, nargs='+', metavar='ALPHA',
+        help='Also test NetVLAD with its assignment made sharper or softer by these factors.',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='Of the bootstrap. Default: 0')
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Test every model and print its recall."""
+    from netvlad_ros.descriptor import load_bundle
+    from netvlad_ros.descriptor.locate import find_model
+
+    dataset = open_checked(args)
+    group = dataset.database.panorama if args.nms else None
+    if args.nms and group is None:
+        raise ConfigError(f'{dataset.name} has no panoramas, --nms does not apply')
+    protocol = protocol_of(dataset, args.nms)
+    print(protocol)
+    results: dict[str, dict[str, Any]] = {}
+    for model in args.model:
+        bundle = load_bundle(find_model(model))
+        for factor in [None, *(args.alpha_sweep or [])]:
+            label = bundle.info.name if factor is None else f'{bundle.info.name} alpha x{factor:g}'
+            network = bundle.network if factor is None else _sharper(bundle.network, factor)
+            recall = _recall(args, network, dataset, group)
+            results[label] = _shown(label, recall, len(dataset.database))
+    if args.plot:
+        from netvlad_ros.training.plots import recall_figure
+
+        curves = {name: result['recall_at'] for name, result in results.items()}
+        recall_figure(curves, f'{dataset.name} {dataset.split}', args.plot)
+        print(f'{args.plot}: recall of {len(curves)} runs')
+    return {'protocol': protocol, 'results': results}
+
+
+def protocol_of(dataset: PlaceDataset, nms: bool) -> str:
+    """Return in one line what a recall figure means."""
+    without = sum(len(row) == 0 for row in dataset.right())
+    return (
+        f'protocol: {len(dataset.queries)} queries, all in the denominator ({without} without a '
+        f'right answer), {len(dataset.database)} database images, right within '
+        f'{dataset.true_radius_m:g} m inclusive, heading ignored, suppression per panorama '
+        f'{"on" if nms else "off"}'
+    )
+
+
+def _recall(
+    args: argparse.Namespace,
+    network: DescriptorNetwork,
+    dataset: PlaceDataset,
+    group: Optional[IntArray],
+) -> Recall:
+    from netvlad_ros.training.features import describe
+    from netvlad_ros.training.recall import recall_at
+
+    database, queries = (
+        describe(network, image_source(args, images, network.policy), progress)
+        for images in (dataset.database, dataset.queries)
+    )
+    return recall_at(
+        queries, database, dataset.right(), RECALLS, group, dataset.queries.xy_m, args.seed
+    )
+
+
+def _shown(label: str, recall: Recall, database: int) -> dict[str, Any]:
+    from netvlad_ros.training.recall import looks_misordered
+
+    if looks_misordered(recall, database):
+        raise InputError(
+            f'{label}: recall is that of chance at every N; the list of images and the files are '
+            'probably not in the same order'
+        )
+    parts = [
+        f'@{n} {100 * v:.1f} [{100 * recall.intervals[n][0]:.1f}, '
+        f'{100 * recall.intervals[n][1]:.1f}]'
+        for n, v in recall.values.items()
+    ]
+    print(f'{label}: recall {", ".join(parts)}')
+    return {
+        'recall_at': {str(n): value for n, value in recall.values.items()},
+        'interval': {str(n): list(bounds) for n, bounds in recall.intervals.items()},
+    }
+
+
+def _sharper(network: DescriptorNetwork, factor: float) -> DescriptorNetwork:
+    """Return a copy whose soft assignment has ``factor`` times the alpha."""
+    import copy
+
+    import torch
+
+    from netvlad_ros.descriptor.netvlad import NetVLAD
+
+    other = copy.deepcopy(network)
+    if not isinstance(other.pooling, NetVLAD):
+        raise ConfigError('an alpha sweep needs NetVLAD pooling')
+    with torch.no_grad():
+        other.pooling.assignment.mul_(factor)
+        if other.pooling.bias is not None:
+            other.pooling.bias.mul_(factor)
+    return other

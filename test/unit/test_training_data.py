@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of place datasets: the published numbers, every layout, and data that are wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from netvlad_ros.descriptor.preprocess import InputPolicy
+from netvlad_ros.errors import InputError
+from netvlad_ros.training.images import ImageFiles, ImageMap, read_rgb, unreadable
+from netvlad_ros.training.places import check_files, self_check
+from netvlad_ros.training.readers import open_dataset
+from netvlad_ros.training.relations import PlaceSampler, joined, relations_of
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('pitts30k_train', (10000, 7416, 417, 309, 7320, 7128, 24.889)),
+        ('pitts30k_val', (10000, 7608, 417, 317, 7248, 7224, 24.280)),
+        ('pitts30k_test', (10000, 6816, 416, 284, 6432, 6312, 24.455)),
+        pytest.param(
+            'pitts250k_test', (83952, 8280, 3495, 345, 8184, 8040, 21.720),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_pittsburgh_has_its_published_numbers(shared_data, name, expected):
+    dataset = open_dataset(shared_data / 'pitts_structs' / f'{name}.mat')
+    check = self_check(dataset)
+    found = (
+        check.database, check.queries, check.database_positions, check.query_positions,
+        check.trainable, check.trainable_far, round(check.worst_nearest_m, 3),
+    )  # fmt: skip
+    assert found == expected
+    assert check.ceiling == 1.0
+    assert dataset.true_radius_m == 25.0 and dataset.positive_radius_m == 10.0
+
+
+def test_missing_images_are_found_before_anything_is_computed(tmp_path):
+    write_struct(tmp_path / 'a.mat')
+    with pytest.raises(InputError, match='26 of 26 images are missing'):
+        check_files(open_dataset(tmp_path / 'a.mat'))
+
+
+def write_struct(path: Path, **more) -> None:
+    names = np.array([f'{n:03}.jpg' for n in range(24)], dtype=object)
+    struct = {
+        'whichSet': 'test', 'dbImageFns': names, 'utmDb': np.arange(48.0).reshape(2, 24),
+        'qImageFns': names[:2], 'utmQ': np.array([[0.0, 1.0], [24.0, 25.0]]),
+        'numImages': np.uint16(24), 'numQueries': np.uint16(2), 'posDistThr': np.uint8(25),
+        'posDistSqThr': np.uint16(625), 'nonTrivPosDistSqThr': np.uint8(100), **more,
+    }  # fmt: skip
+    savemat(path, {'dbStruct': struct})
+
+
+def test_time_machine_leaves_out_images_of_the_same_stamp(tmp_path):
+    stamps = np.repeat([2009.0, 2012.0], 12)
+    write_struct(tmp_path / 'tm.mat', dbTimeStamp=stamps, qTimeStamp=np.array([2009.0, 2012.0]))
+    dataset = open_dataset(tmp_path / 'tm.mat')
+    for row, stamp in zip(dataset.right(), (2009.0, 2012.0), strict=True):
+        assert (stamps[row] != stamp).all()
+    assert len(dataset.right()[0]) > 0
+
+
+def test_tokyo247_groups_twelve_cutouts_and_finds_png_files(tmp_path):
+    write_struct(tmp_path / 'tokyo247.mat')
+    (tmp_path / '003.png').touch()
+    dataset = open_dataset(tmp_path / 'tokyo247.mat')
+    assert dataset.database.panorama.tolist() == [0] * 12 + [1] * 12
+    assert dataset.database.paths[3].name == '003.png'
+
+
+def test_a_struct_that_contradicts_itself_is_refused(tmp_path):
+    write_struct(tmp_path / 'a.mat', posDistSqThr=np.uint8(113))
+    with pytest.raises(InputError, match='posDistSqThr is 113'):
+        open_dataset(tmp_path / 'a.mat')
+    write_struct(tmp_path / 'b.mat', numImages=np.uint16(23))
+    with pytest.raises(InputError, match='numImages is 23'):
+        open_dataset(tmp_path / 'b.mat')
+
+
+def write_image(path: Path, size_wh=(40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
+    cv2.imwrite(str(path), noise)
+
+
+def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
+    at = tmp_path / 'cam@home'
+    for side, east in (('database', 10), ('database', 50), ('queries', 12)):
+        write_image(at / f'train/{side}/@{east:010.2f}@4477000.00@17@T@@@p@@90@@@@20240102@@.jpg')
+    utm = open_dataset(at)
+    assert utm.database.xy_m[:, 0].tolist() == [10, 50] and utm.database.heading_deg[0] == 90
+    city = tmp_path / 'msls/train_val/oslo'
+    for side in ('database', 'query'):
+        (city / side).mkdir(parents=True)
+        (city / side / 'raw.csv').write_text(
+            ',key,lon,lat,ca,captured_at,pano\n0,a,0,0,1,2019-01-02,False\n1,b,0,0,1,2019-01-02,True\n'
+        )
+        (city / side / 'postprocessed.csv').write_text(
+            ',key,easting,northing,night,view_direction\n0,a,10,20,False,Forward\n1,b,1,2,False,Side\n'
+        )
+    msls = open_dataset(tmp_path / 'msls')
+    assert len(msls.database) == 1 and msls.queries.xy_m.tolist() == [[10, 20]]
+    np.savez(tmp_path / 'l.npz', utmDb=np.zeros((2, 2)), utmQ=np.ones((1, 2)), posDistThr=10.0,
+             imageDb=['a', 'b'], imageQ=['c'])  # fmt: skip
+    assert open_dataset(tmp_path / 'l.npz').true_radius_m == 10.0
+    (tmp_path / 't.csv').write_text(
+        'path,east_m,north_m,split,role\na,1,2,train,database\nb,3,4,train,query\nc,0,0,test,query\n'
+    )
+    table = open_dataset(tmp_path / 't.csv')
+    assert [len(table.database), len(table.queries)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ('rows', 'message'),
+    [
+        ('a,nan,2,train,database\nb,3,4,train,query\n', 'position of'),
+        ('a,1,2,train,database\na,1,2,train,database\nb,3,4,train,query\n', 'listed twice'),
+        ('a,10.1,59.9,train,database\nb,10.2,59.8,train,query\nc,10.3,59.7,train,query\n',
+         'look like degrees'),
+        ('a,1e9,2,train,database\nb,3,4,train,query\n', 'must be east and north in metres'),
+        ('a,x,2,train,database\n', "line 2: east_m is 'x'"),
+        ('a,1,2,train,database\n', 'list of queries is empty'),
+    ],
+)  # fmt: skip
+def test_wrong_lists_are_refused_in_one_line(tmp_path, rows, message):
+    (tmp_path / 't.csv').write_text(f'path,east_m,north_m,split,role\n{rows}')
+    with pytest.raises(InputError, match=message) as error:
+        self_check(open_dataset(tmp_path / 't.csv'))
+    assert '\n' not in str(error.value)
+
+
+def test_lists_of_different_length_are_refused(tmp_path):
+    write_struct(tmp_path / 'a.mat')
+    dataset = open_dataset(tmp_path / 'a.mat')
+    with pytest.raises(InputError, match='do not belong together'):
+        replace(dataset.database, xy_m=dataset.database.xy_m[1:])
+
+
+def test_bad_images_are_counted_or_refused(tmp_path):
+    good = [tmp_path / f'{n}.jpg' for n in range(40)]
+    for path in good:
+        write_image(path)
+    cut, tiny, gray = tmp_path / 'cut.jpg', tmp_path / 'tiny.png', tmp_path / 'gray.png'
+    cut.write_bytes(good[0].read_bytes()[:500])
+    write_image(tiny, (1, 1))
+    cv2.imwrite(str(gray), np.full((30, 40), 128, np.uint8))
+    assert read_rgb(gray).shape == (30, 40, 3)
+    assert unreadable([*good, cut, tiny]) == [40, 41]
+    with pytest.raises(InputError, match='2 of 4 images cannot be used'):
+        unreadable([good[0], cut, tiny, good[1]])
+
+
+def test_the_image_map_equals_the_files(tmp_path):
+    paths = [tmp_path / f'{n}.png' for n in range(5)]
+    for path in paths:
+        write_image(path)
+    files = ImageFiles(paths, InputPolicy(width=20, height=16))
+    for _ in range(2):
+        mapped = ImageMap(files, tmp_path / 'cache')
+        np.testing.assert_array_equal(mapped.batch([3, 1]), files.batch([3, 1]))
+
+
+def test_walks_of_one_area_say_nothing_of_each_other(shared_data):
+    dataset = open_dataset(shared_data / 'train' / 'ie_tower', 'train')
+    val = open_dataset(shared_data / 'train' / 'ie_tower', 'val')
+    floors = {p.parent.name for p in dataset.database.paths}
+    assert floors.isdisjoint({p.parent.name for p in val.database.paths})
+    relations = relations_of(dataset)
+    names = [path.name for path in relations.images.paths]
+
+    def pair(a: str, b: str) -> tuple[bool, bool]:
+        same, different = relations.pairs([names.index(a)], [names.index(b)])
+        return bool(same[0, 0]), bool(different[0, 0])
+
+    first = 'f10_hallway_left_frame_0000{:02}.jpg'
+    assert pair(first.format(7), first.format(8)) == (True, False)
+    assert pair(first.format(7), first.format(11)) == (False, False)
+    assert pair(first.format(7), first.format(16)) == (False, True)
+    other_floor = next(n for n in names if n.startswith('f11_hallway'))
+    stairs = next(n for n in names if 'stairs' in n)
+    assert pair(first.format(7), other_floor) == (False, False)
+    assert pair(first.format(7), stairs) == (False, True)
+
+
+def test_a_batch_holds_places_with_hard_negatives_among_them(shared_data):
+    val = relations_of(open_dataset(shared_data / 'train' / 'ie_tower', 'val'))
+    both = joined([val, val])
+    sampler = PlaceSampler(both, places=6, per_place=4)
+    batch = sampler.draw(np.random.default_rng(0)).reshape(6, 4)
+    same, _ = both.pairs(batch[:, 0], batch.reshape(-1))
+    assert all(same[place, 4 * place : 4 * place + 4].all() for place in range(6))
+    near = np.linalg.norm(both.images.xy_m[batch[1, 0]] - both.images.xy_m[batch[0, 0]])
+    assert both.negative_m < near <= 10 * both.negative_m
+    alone = replace(val.images, xy_m=100.0 * val.images.xy_m)
+    with pytest.raises(InputError, match='a place with one image'):
+        PlaceSampler(replace(val, images=alone), 6, 4)
