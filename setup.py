@@ -25,7 +25,7 @@ EXTRAS = {
     'backend': ['evo', 'gtsam'],
     'milvus': ['milvus-lite', 'pymilvus'],
     'runtimes': ['onnx', 'onnxruntime', 'onnxscript', 'openvino'],
-    'simulation': ['pyvista'],
+    'simulation': ['pyvista', 'vtk'],
     'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
     'training': ['pytorch-metric-learning', 'tensorboard'],
 }

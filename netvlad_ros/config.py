@@ -102,8 +102,12 @@ class SearchConfig:
         unit='s', minimum=0.0, maximum=86400.0,
     )
     min_similarity: float = setting(
-        0.75, "Least similarity of a loop closure; 'netvlad evaluate' recommends one.",
+        0.61, "Least similarity of a loop closure. The default is the default model's; "
+        "'netvlad models info' and 'netvlad evaluate' recommend one for another.",
         minimum=-1.0, maximum=1.0,
+    )
+    calibration: str = setting(
+        '', "Calibration file of 'netvlad evaluate' for the probability of closures; empty: none."
     )
 
 
@@ -309,7 +313,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
     changes: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise ConfigError(f'{prefix}{name} must be a group of settings, got {value!r}')
             changes[name] = from_dict(hint, value, f'{prefix}{name}.')

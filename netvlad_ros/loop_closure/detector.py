@@ -9,20 +9,29 @@ its own, the evaluation right after ``process``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+import logging
 import math
+from pathlib import Path
 import time
 from typing import Optional
 import uuid
 
+import numpy as np
+
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
+from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import Exclusion, KeyframeMap, KeyframeSelector
+from netvlad_ros.loop_closure.calibration import Calibration, load_calibration
 from netvlad_ros.loop_closure.consistency import SequenceConsistency
 from netvlad_ros.loop_closure.odometry_gate import OdometryGate
 from netvlad_ros.loop_closure.places import PlaceTracker
-from netvlad_ros.loop_closure.scores import score
+from netvlad_ros.loop_closure.scores import SearchResult, score
+from netvlad_ros.loop_closure.sequence import rank_by_sequence
 from netvlad_ros.loop_closure.stationary import StationaryFilter
 from netvlad_ros.loop_closure.verification import Verifier
 from netvlad_ros.loop_closure.view import View
@@ -36,6 +45,8 @@ from netvlad_ros.types import (
     LoopClosure,
     PlaceVisit,
 )
+
+logger = logging.getLogger(__name__)
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -93,8 +104,20 @@ class LoopClosureDetector:
         self._gate = OdometryGate(config.consistency)
         self._verifier = Verifier(config.verification)
         self._views = ViewStore(keyframe_map, self._verifier.extractor, config.verification)
-        self._previous: Optional[Float32Array] = None
+        # Newest first; the search by sequence reads them all, the normalised score the newest.
+        self._recent: deque[Float32Array] = deque(maxlen=config.consistency.sequence_length)
         self._own_session = ''
+        self._calibration: Optional[Calibration] = None
+        if config.search.calibration:
+            self._calibration = load_calibration(
+                Path(config.search.calibration), descriptor.model_id
+            )
+        recommended = descriptor.recommended_min_similarity
+        if recommended is not None and recommended != config.search.min_similarity:
+            logger.info(
+                'model %s recommends search.min_similarity %s, it is set to %s',
+                descriptor.model_id, recommended, config.search.min_similarity,
+            )
 
     @property
     def keyframe_map(self) -> KeyframeMap:
@@ -113,7 +136,7 @@ class LoopClosureDetector:
         self._consistency.reset()
         self._stationary.reset()
         self._gate.reset()
-        self._previous = None
+        self._recent.clear()
         self._own_session = ''
 
     def process(self, frame: Frame) -> Detection:
@@ -181,7 +204,10 @@ class LoopClosureDetector:
         published = {closure.match.id for closure in detection.closures}
         best = max((_geometric_score(answer) for answer in answers), default=0.0)
         kept = tuple(
-            replace(answer, latency_ns=time.perf_counter_ns() - detection.started_ns)
+            replace(
+                self._calibrated(answer),
+                latency_ns=time.perf_counter_ns() - detection.started_ns,
+            )
             for answer in answers
             if answer.match.id in published
             or (
@@ -202,32 +228,46 @@ class LoopClosureDetector:
         """
         descriptor = self._descriptor.compute([frame.image_rgb])[0]
         keep = max_candidates or self._config.search.max_candidates
-        return self._scored(descriptor, None, keep, math.nan)
+        return self._scored(descriptor[None], None, keep, math.nan)
 
     def _search(self, frame: Frame, descriptor: Float32Array) -> list[Candidate]:
-        reference = math.nan if self._previous is None else float(descriptor @ self._previous)
-        self._previous = descriptor
+        reference = float(descriptor @ self._recent[0]) if self._recent else math.nan
+        self._recent.appendleft(descriptor)
         recent = None
         if self._map.session is not None:
             recent = Exclusion(
                 session=self._map.session.uuid,
                 newer_than_ns=frame.stamp_ns - int(self._config.search.exclude_s * NS_PER_S),
             )
-        return self._scored(descriptor, recent, self._config.search.max_candidates, reference)
+        return self._scored(
+            np.stack(self._recent), recent, self._config.search.max_candidates, reference
+        )
 
     def _scored(
         self,
-        descriptor: Float32Array,
+        sequence: Float32Array,
         exclude: Optional[Exclusion],
         keep: int,
         reference_similarity: float,
     ) -> list[Candidate]:
+        """Search with (L, D) descriptors, the query's own first, and score what is found."""
         neighbourhood = 2 * self._config.consistency.neighbourhood_keyframes + 1
         count = keep + NEIGHBOURHOODS_SEARCHED * neighbourhood
-        results = self._map.search(descriptor, count, exclude)
+        results: Sequence[SearchResult] = self._map.search(sequence[0], count, exclude)
+        if len(sequence) > 1:
+            results = rank_by_sequence(
+                results, sequence, self._existing, self._map.descriptors
+            )
         return score(
             results, self._map.keyframe, self._config.consistency, reference_similarity, keep
         )
+
+    def _existing(self, ids: Sequence[int]) -> list[Keyframe]:
+        found = []
+        for id_ in ids:
+            with suppress(MapError):
+                found.append(self._map.keyframe(id_))
+        return found
 
     def _accept(
         self, frame: Frame, candidates: Sequence[Candidate], moved: bool
@@ -288,7 +328,7 @@ class LoopClosureDetector:
         started_ns: int,
     ) -> LoopClosure:
         consistent = support >= self._config.consistency.min_support
-        return LoopClosure(
+        closure = LoopClosure(
             query=query,
             match=match,
             similarity=candidate.similarity,
@@ -300,6 +340,10 @@ class LoopClosureDetector:
             model_id=self.model_id,
             latency_ns=time.perf_counter_ns() - started_ns,
         )
+        return self._calibrated(closure)
+
+    def _calibrated(self, closure: LoopClosure) -> LoopClosure:
+        return closure if self._calibration is None else self._calibration.apply(closure)
 
     def _to_verify(self, detection: Detection, keyframe: Keyframe) -> list[LoopClosure]:
         by_match = {closure.match.id: closure for closure in detection.closures}

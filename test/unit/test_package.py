@@ -27,7 +27,7 @@ ROSDEP_KEYS = {
     'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
 }
-PYPI_NAMES = {'faiss': 'faiss-cpu', 'PIL': 'pillow'}
+PYPI_NAMES = {'faiss': 'faiss-cpu', 'PIL': 'pillow', 'vtkmodules': 'vtk'}
 
 
 def imported_packages(path: Path) -> set[str]:
