@@ -24,7 +24,7 @@ from netvlad_ros.descriptor.locate import find_model
 from netvlad_ros.descriptor.netvlad import NetVLAD
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import GeM, MaxPooling
-from netvlad_ros.descriptor.preprocess import InputPolicy
+from netvlad_ros.descriptor.preprocess import InputPolicy, Normalise
 from netvlad_ros.descriptor.registry import RegistryEntry, read_registry
 from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.descriptor.runtimes.prepared import for_inference, random_images
@@ -90,6 +90,34 @@ def test_folded_batch_norms_change_nothing():
     folded = for_inference(network, 'fp32').double()
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     assert torch.allclose(folded(images), network(images), atol=1e-5)
+
+
+# ---------------------------------------------------------------- preprocessing
+
+
+def test_normalisation_is_in_the_networks_colours_and_scale():
+    policy = InputPolicy(
+        mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0), value_range=255.0, colour_order='bgr'
+    )
+    rgb = np.array([[[[200, 100, 50]]]], np.uint8)
+    bgr = Normalise(policy)(torch.from_numpy(rgb)).flatten()
+    assert bgr.tolist() == pytest.approx([50 - 10, (100 - 20) / 2, (200 - 30) / 4], abs=1e-4)
+    unit_range = Normalise(replace(policy, value_range=1.0, colour_order='rgb'))
+    expected = [200 / 255 - 10, (100 / 255 - 20) / 2, (50 / 255 - 30) / 4]
+    assert unit_range(torch.from_numpy(rgb)).flatten().tolist() == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+def test_shrinking_averages_areas_and_resize_is_checked():
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 200
+    policy = InputPolicy(height=4, width=4)
+    assert np.array_equal(policy.resize_image(stripes), np.full((4, 4, 3), 100, np.uint8))
+    with pytest.raises(ModelError, match=r"'crop'.*fixed, max_side, none"):
+        InputPolicy(resize='crop')
+    with pytest.raises(ModelError, match='not valid'):
+        InputPolicy.from_dict({'mean': [0, 0], 'std': [1, 1, 1]})
 
 
 # ---------------------------------------------------------------- bundles
