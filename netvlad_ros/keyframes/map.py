@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import InputError, MapError
+from netvlad_ros.keyframes.copying import write_copy
 from netvlad_ros.keyframes.locking import WriterLock
 from netvlad_ros.keyframes.maintenance import Maintenance
 from netvlad_ros.keyframes.opening import open_store
@@ -164,6 +165,24 @@ class KeyframeMap:
     def damaged(self) -> list[int]:
         """Keyframes whose descriptors were found damaged when the map was opened."""
         return self._vectors.damaged
+
+    @property
+    def path(self) -> Optional[Path]:
+        """The map's folder, None for a map in memory."""
+        return None if self._store.path is None else self._store.path.parent
+
+    def save_copy(self, folder: str | Path) -> int:
+        """Write everything to a new map in another folder, ids kept; returns the keyframes.
+
+        :raises MapError: the folder exists already or cannot be written.
+        """
+        with self._lock:
+            if not self.read_only:
+                self._fold()
+            try:
+                return write_copy(self._store, self._vectors, Path(folder))
+            except OSError as error:
+                raise MapError(f'cannot write a map to {folder}: {error}') from error
 
     # Sessions
 

@@ -153,7 +153,7 @@ class MapWriter:
         self, reader: MapReader, selector: Selector, offsets: dict[str, int]
     ) -> None:
         # Those who leave out damaged descriptors, or replace all, need not have them complete.
-        blocks = reader.blocks(selector.is_complete and selector.descriptor is None)
+        blocks = None if selector.descriptor else reader.blocks(selector.is_complete)
         batch: list[Row] = []
         for number, row in enumerate(reader.rows('keyframes')):
             batch.append({**row, 'row': number})
@@ -163,7 +163,7 @@ class MapWriter:
         self._copy_batch(batch, blocks, selector, offsets)
 
     def _copy_batch(
-        self, batch: list[Row], blocks: DescriptorBlocks, selector: Selector,
+        self, batch: list[Row], blocks: Optional[DescriptorBlocks], selector: Selector,
         offsets: dict[str, int],
     ) -> None:
         with self.store.transaction():
@@ -172,6 +172,7 @@ class MapWriter:
                 if not selector.keep('keyframes', row):
                     continue
                 if selector.descriptor is None:
+                    assert blocks is not None
                     vector = blocks.read(np.array([number]))[0]
                 else:
                     found = selector.descriptor(row)
