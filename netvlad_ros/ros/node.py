@@ -293,7 +293,8 @@ class VprNode(LifecycleNode):
             self.health.problem('closure not verified', str(error))
             return
         except Exception as error:
-            self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
+            if self.context.ok():
+                self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
             return
         self.health.latency({'verify': pending.detection.latency_ms.get('verify', 0.0)})
         if closures and self.context.ok():
@@ -351,6 +352,11 @@ def run(args: Optional[Sequence[str]] = None) -> int:
                     executor.spin()
                 return 0 if up or not node.context.ok() else 1
         except ExternalShutdownException:
+            return 0
+        except RuntimeError:
+            # A timer that fires while the signal takes the context down cannot publish.
+            if node.context.ok():
+                raise
             return 0
         finally:
             node.close()
