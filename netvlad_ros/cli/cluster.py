@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netvlad_ros.cli.training_data import add_data_arguments, image_source, report_written
 from netvlad_ros.errors import ConfigError, ModelError
@@ -126,7 +126,7 @@ def _start(args: argparse.Namespace) -> tuple[Encoder, InputPolicy, str, str]:
     return backbone, policy, '', source
 
 
-def _read_weights(path: Path) -> dict[str, object]:
+def _read_weights(path: Path) -> dict[str, Any]:
     """Return the tensors of a .safetensors or .pth file, unpickling nothing but tensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -14,6 +14,7 @@ augmented views of each image, so that a CPU is enough for a small model.
 
   netvlad train pitts30k_train.mat --images pitts/ --val pitts30k_val.mat --recipe relja \
       --model start.safetensors --output run/
+  netvlad train drive/ --from-bag --output mine/       fine-tunes the shipped model
   torchrun --nproc-per-node 4 -m netvlad_ros.cli.main train ...        four GPUs
 
 OUTPUT holds model.safetensors (the bundle), best and last checkpoints, log.jsonl and TensorBoard
@@ -37,6 +38,7 @@ from netvlad_ros.cli.training_data import (
     open_held_out,
     report_written,
     settings_from,
+    train_only,
 )
 from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.training.settings import ModernConfig
@@ -56,8 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--also', type=Path, nargs='*', default=[], metavar='DATASET',
         help='Further datasets to train on (recipe modern).',
     )
-    parser.add_argument('--model', required=True, help='The bundle to start from.')
-    parser.add_argument('--recipe', choices=RECIPES, default='relja', help='Default: relja')
+    parser.add_argument(
+        '--from-bag', action='store_true',
+        help='DATASET is a recording with poses: recipe modern on its first 70 percent, recall '
+        'before and after on the rest.',
+    )
+    parser.add_argument('--model', default='default', help='Bundle to start from. Default: default')
+    parser.add_argument('--recipe', choices=RECIPES, help='Default: relja; modern with --from-bag')
     parser.add_argument('--output', type=Path, required=True, help='Folder of the run.')
     parser.add_argument('--name', help="The model's name. Default: the folder's name")
     parser.add_argument('--val', type=Path, help='Held-out dataset, if not a split of DATASET.')
@@ -82,6 +89,9 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         raise ConfigError(
             f'{str(args.output)!r} holds a run: continue it with --resume or give another folder'
         )
+    if args.from_bag:
+        args.kind = 'bag'
+    args.recipe = args.recipe or ('modern' if args.from_bag else 'relja')
     if args.recipe == 'modern':
         return _modern(args)
     return train_triplet(args, _device(args.device))
@@ -98,8 +108,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     bundle = load_bundle(find_model(args.model))
     start = {key: value.clone() for key, value in bundle.network.state_dict().items()}
     network = bundle.network
-    network.requires_grad_(True)
-    network.backbone.train_only(None if args.train_layers is None else tuple(args.train_layers))
+    train_only(network, args.train_layers)
     device = torch.device(_device(args.device))
     datasets = [open_checked(args), *(_further(args, path) for path in args.also)]
     train = _data(args, bundle, datasets, config)

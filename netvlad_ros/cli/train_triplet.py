@@ -19,6 +19,7 @@ from netvlad_ros.cli.training_data import (
     open_held_out,
     report_written,
     settings_from,
+    train_only,
 )
 from netvlad_ros.training.settings import TRIPLET_RECIPES
 
@@ -42,8 +43,7 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     workers = Workers.from_environment()
     bundle = load_bundle(find_model(args.model))
     network = bundle.network
-    network.requires_grad_(True)
-    network.backbone.train_only(None if args.train_layers is None else tuple(args.train_layers))
+    train_only(network, args.train_layers)
     network.to(device)
     dataset = open_checked(args)
     train = _data(args, bundle, dataset)

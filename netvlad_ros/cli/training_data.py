@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netvlad_ros.cli.progress import progress
+from netvlad_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    from netvlad_ros.descriptor.network import DescriptorNetwork
     from netvlad_ros.descriptor.preprocess import InputPolicy
     from netvlad_ros.training.images import ImageSource
     from netvlad_ros.training.places import PlaceDataset, PlaceImages
@@ -68,7 +70,8 @@ def add_settings(
 
 def settings_from(args: argparse.Namespace, config: T) -> T:
     """Return the config with the given options over its values."""
-    return _with_options(vars(args), config, '')
+    changed: T = _with_options(vars(args), config, '')
+    return changed
 
 
 def _with_options(values: dict[str, Any], config: Any, prefix: str) -> Any:
@@ -139,3 +142,17 @@ def image_source(
 def report_written(path: Path, model_id: str) -> None:
     """Print the model that was written."""
     print(f'{path}: {model_id}, {path.stat().st_size / 1e6:.1f} MB')
+
+
+def train_only(network: DescriptorNetwork, prefixes: list[str] | None) -> None:
+    """Let pooling, whitening and the named layers of the backbone train.
+
+    :param prefixes: of the backbone's parameters; None for those that its table names.
+    :raises ConfigError: the backbone has nothing to train.
+    """
+    from netvlad_ros.descriptor.backbones import Backbone
+
+    if not isinstance(network.backbone, Backbone):
+        raise ConfigError('RootSIFT has nothing to train')
+    network.requires_grad_(True)
+    network.backbone.train_only(None if prefixes is None else tuple(prefixes))

@@ -133,7 +133,7 @@ class Augment:
         contrast, brightness = 1 + rng.uniform(-1, 1, 2) * c.light
         x = ((x - mean) * contrast + mean * brightness) * gains.astype(np.float32)
         if rng.random() < c.gray:
-            x = np.repeat((x @ np.float32([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+            x = np.repeat((x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
         if c.noise > 0:
             deviation = np.float32(rng.uniform(0, c.noise))
             x = x + deviation * rng.standard_normal(x.shape, dtype=np.float32)

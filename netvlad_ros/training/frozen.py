@@ -23,7 +23,7 @@ from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.augment import Augment
-from netvlad_ros.training.images import ImageSource, Progress, no_progress
+from netvlad_ros.training.images import ImageSource, Indices, Progress, no_progress
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class FrozenSource:
     def __len__(self) -> int:
         return len(self._views)
 
-    def batch(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
+    def batch(self, indices: Indices) -> npt.NDArray[np.float32]:
         """Return the frozen layers' outputs of some images."""
         rows = self._views.values[0][np.asarray(indices, dtype=np.int64)]
         return np.asarray(rows, dtype=np.float32)

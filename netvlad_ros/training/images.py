@@ -10,18 +10,20 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Union
 
 import cv2
 import numpy as np
 
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
+from netvlad_ros.training.places import IntArray
 from netvlad_ros.types import UInt8Array
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[..., Iterator[Any]]
+Indices = Union[Sequence[int], IntArray]
 
 # An image smaller than this on a side holds no place; resizing it up would only hide that.
 SMALLEST_SIDE_PX = 16
@@ -65,7 +67,7 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int]) -> UInt8Array:
+    def batch(self, indices: Indices) -> Any:
         """Return (n, H, W, 3) uint8 RGB."""
         ...
 
@@ -85,7 +87,7 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def batch(self, indices: Sequence[int]) -> UInt8Array:
+    def batch(self, indices: Indices) -> UInt8Array:
         """Return (n, H, W, 3) uint8 RGB.
 
         :raises InputError: an image cannot be read.
@@ -124,7 +126,7 @@ class ImageMap:
     def __len__(self) -> int:
         return len(self._images)
 
-    def batch(self, indices: Sequence[int]) -> UInt8Array:
+    def batch(self, indices: Indices) -> UInt8Array:
         """Return (n, H, W, 3) uint8 RGB."""
         return np.asarray(self._images[np.asarray(indices, dtype=np.int64)])
 

@@ -90,7 +90,7 @@ class Miner:
     def _distance(self, own: Descriptors, others: Descriptors) -> npt.NDArray[np.float32]:
         """Return (n,) distances as the loss has them."""
         squared = np.square(others.astype(np.float32) - own).sum(axis=1)
-        return squared if self.config.squared else np.sqrt(squared)
+        return np.asarray(squared if self.config.squared else np.sqrt(squared))
 
     def state(self) -> dict[str, list[int]]:
         """Return the memory as plain values for a checkpoint."""

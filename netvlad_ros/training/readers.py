@@ -11,7 +11,7 @@ msls      Mapillary Street-Level Sequences, a city's folder or the folder of cit
 npz       ``utmDb``, ``utmQ``, ``posDistThr`` beside two lists of image names
 csv       one table ``path,east_m,north_m,split[,role][,stamp]``
 walks     a table ``image,split,area`` of frames in the order of walks, without positions
-bag       a rosbag2 with poses
+bag       a rosbag2 or sequence folder with poses
 ========  ====================================================================================
 """
 
@@ -80,7 +80,9 @@ def guess_kind(path: Path) -> str:
         return 'pitts'
     if suffix == '.npz':
         return 'npz'
-    if suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+    if suffix in BAG_SUFFIXES or any(
+        (path / name).is_file() for name in ('metadata.yaml', 'frames.csv')
+    ):
         return 'bag'
     if suffix == '.csv':
         return _table_kind(path)

@@ -117,7 +117,7 @@ class TripletTrainer:
     def cache_interval(self, epoch: int) -> int:
         """Return the queries between two refreshes in an epoch."""
         doubled = self._halvings(epoch) if self.config.cache_doubles else 0
-        return self.config.cache_queries * 2**doubled
+        return int(self.config.cache_queries * 2**doubled)
 
     def epoch_queries(self, epoch: int) -> IntArray:
         """Return the trainable queries of an epoch in their order."""
