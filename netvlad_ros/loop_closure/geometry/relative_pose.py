@@ -28,7 +28,7 @@ MAX_ITERATIONS = 500
 # Below this parallax, in units of the inlier threshold, a translation only fits the noise.
 ROTATION_ONLY_PARALLAX = 1.0
 # A plane that holds this part of the inliers leaves the rest too few to decide between its poses.
-PLANAR_PART = 0.85
+PLANAR_PART = 0.6
 # Two poses of a plane are ambiguous when the worse keeps this part of the better one's inliers.
 AMBIGUOUS_PART = 0.9
 # A translation that is not measured, in m^2 (or squared unit lengths): no information.
@@ -64,6 +64,23 @@ def relative_pose(
     """
     if len(rays_a) < MIN_MATCHES:
         return None
+    T, inliers = _robust_pose(rays_a, rays_b, focal_px, max_error_px, seed)
+    if not np.isfinite(T).all() or int(inliers.sum()) < MIN_MATCHES:
+        return None
+    a, b = rays_a[inliers], rays_b[inliers]
+    rotation = _rotation_only(a, b, focal_px, max_error_px)
+    if rotation is not None:
+        return RelativePose(TransformKind.ROTATION_ONLY, rotation[0], rotation[1], inliers)
+    planar, ambiguous = _planar(T, a, b, focal_px, max_error_px, seed)
+    covariance = _covariance(T, a, b, focal_px)
+    kind = TransformKind.NONE if ambiguous else TransformKind.UP_TO_SCALE
+    return RelativePose(kind, T, covariance, inliers, planar)
+
+
+def _robust_pose(
+    rays_a: FloatArray, rays_b: FloatArray, focal_px: float, max_error_px: float, seed: int
+) -> tuple[FloatArray, BoolArray]:
+    """Return the pose (4, 4) that most matches agree with, and which do."""
     camera = {'model': 'SIMPLE_PINHOLE', 'width': 0, 'height': 0, 'params': [focal_px, 0.0, 0.0]}
     options = {
         'max_epipolar_error': max_error_px,
@@ -76,17 +93,7 @@ def relative_pose(
     )
     T = np.eye(4)
     T[:3, :] = pose.Rt
-    inliers = np.asarray(info['inliers'], dtype=bool)
-    if not np.isfinite(T).all() or int(inliers.sum()) < MIN_MATCHES:
-        return None
-    a, b = rays_a[inliers], rays_b[inliers]
-    rotation = _rotation_only(a, b, focal_px, max_error_px)
-    if rotation is not None:
-        return RelativePose(TransformKind.ROTATION_ONLY, rotation[0], rotation[1], inliers)
-    planar, ambiguous = _planar(T, a, b, focal_px, max_error_px, seed)
-    covariance = _covariance(T, a, b, focal_px)
-    kind = TransformKind.NONE if ambiguous else TransformKind.UP_TO_SCALE
-    return RelativePose(kind, T, covariance, inliers, planar)
+    return T, np.asarray(info['inliers'], dtype=bool)
 
 
 def sampson_px(
@@ -150,22 +157,27 @@ def _planar(
     on_plane = np.asarray(info['inliers'], dtype=bool)
     if not np.isfinite(H).all() or on_plane.mean() < PLANAR_PART:
         return False, False
-    K = np.diag([focal_px, focal_px, 1.0])
-    count, rotations, translations, _ = cv2.decomposeHomographyMat(np.asarray(H), K)
-    inliers_of = []
-    for R, t in zip(rotations[:count], translations[:count], strict=True):
-        other = np.eye(4)
-        other[:3, :3] = R
-        length = float(np.linalg.norm(t))
-        if length < 1e-9:
-            continue
-        other[:3, 3] = t.ravel() / length
+    best = int((np.abs(sampson_px(T, rays_a, rays_b, focal_px)) < max_error_px).sum())
+    for other in _poses_of_plane(np.asarray(H), focal_px):
         error = np.abs(sampson_px(other, rays_a, rays_b, focal_px))
         agree = (error < max_error_px) & _in_front(other, rays_a, rays_b)
-        if _differs(other, T):
-            inliers_of.append(int(agree.sum()))
-    best = int((np.abs(sampson_px(T, rays_a, rays_b, focal_px)) < max_error_px).sum())
-    return True, bool(inliers_of) and max(inliers_of) >= AMBIGUOUS_PART * best
+        if _differs(other, T) and int(agree.sum()) >= AMBIGUOUS_PART * best:
+            return True, True
+    return True, False
+
+
+def _poses_of_plane(H: FloatArray, focal_px: float) -> list[FloatArray]:
+    """Return the poses (4, 4) of unit length that a homography of pixels allows, up to four."""
+    K = np.diag([focal_px, focal_px, 1.0])
+    count, rotations, translations, _ = cv2.decomposeHomographyMat(H, K)
+    poses = []
+    for R, t in zip(rotations[:count], translations[:count], strict=True):
+        length = float(np.linalg.norm(t))
+        if length > 1e-9:
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = R, t.ravel() / length
+            poses.append(pose)
+    return poses
 
 
 def _differs(T_a: FloatArray, T_b: FloatArray) -> bool:
