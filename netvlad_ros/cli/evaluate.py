@@ -181,6 +181,9 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
     for key in ('model', 'device'):
         if getattr(args, key) is not None:
             nested['descriptor'][key] = getattr(args, key)
+    if nested['descriptor']['runtime'] == 'auto':
+        # The fastest engine depends on the machine and on how busy it is; results must not.
+        nested['descriptor']['runtime'] = 'torch'
     if args.sweep:
         for name, value in _OPEN_THRESHOLDS.items():
             group, _, key = name.partition('.')

@@ -198,6 +198,20 @@ def _closure_decisions(
     return Decisions(scores, labels, has_revisit), declared
 
 
+def acting_threshold(evaluation: Evaluation, stage: str) -> float:
+    """Return the least score of a stage's decisions that counts as a closure.
+
+    Where the thresholds of the run were open, it is the one learnt for full precision; else what
+    the stage accepted counts.
+    """
+    judgement = evaluation.judgement
+    assert judgement is not None
+    if stage == RETRIEVAL or evaluation.replay.thresholds_open:
+        learnt = judgement.stages[stage].recommended['1.0'].value
+        return math.inf if math.isnan(learnt) else learnt
+    return -math.inf
+
+
 def verified_precision_recall(evaluation: Evaluation) -> tuple[Optional[float], Optional[float]]:
     """Return precision of all VERIFIED closures, and recall of queries with a revisit by them.
 

@@ -5,11 +5,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-import math
 
 import numpy as np
 
-from netvlad_ros.evaluation.evaluation import GEOMETRY, RETRIEVAL, Evaluation, Judgement
+from netvlad_ros.evaluation.evaluation import (
+    GEOMETRY,
+    RETRIEVAL,
+    Evaluation,
+    Judgement,
+    acting_threshold,
+)
 from netvlad_ros.evaluation.metrics import NO_MATCH
 from netvlad_ros.evaluation.truth import RIGHT, WRONG
 
@@ -39,8 +44,8 @@ def choose_examples(evaluation: Evaluation) -> Examples:
     """Return the pairs of the last stage that ran.
 
     A missed query has a revisit that the stage did not declare: nothing at all, a wrong match,
-    or (for retrieval) one under the threshold for full precision. The best missed is the one
-    whose right match is the most similar.
+    or one under the threshold for full precision where none acted in the run. The best missed
+    is the one whose right match is the most similar.
     """
     judgement = evaluation.judgement
     assert judgement is not None
@@ -72,9 +77,7 @@ def _spread(judgement: Judgement, stage: str, rows: list[int]) -> tuple[Example,
 
 def _missed(evaluation: Evaluation, judgement: Judgement, stage: str) -> tuple[Example, ...]:
     made = judgement.decisions[stage]
-    threshold = -math.inf
-    if stage == RETRIEVAL:
-        threshold = judgement.stages[RETRIEVAL].recommended['1.0'].value
+    threshold = acting_threshold(evaluation, stage)
     found = (made.labels == RIGHT) & (made.scores >= threshold)
     truth, candidates = judgement.truth, []
     for row in np.flatnonzero(made.has_revisit & made.judged & ~found):

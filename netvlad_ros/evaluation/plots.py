@@ -17,6 +17,7 @@ from netvlad_ros.evaluation.evaluation import (
     GEOMETRY,
     RETRIEVAL,
     Evaluation,
+    acting_threshold,
 )
 from netvlad_ros.evaluation.metrics import NO_MATCH, PrCurve
 from netvlad_ros.evaluation.truth import NEITHER, RIGHT, WRONG, BoolArray, Int64Array
@@ -69,10 +70,12 @@ def declared_pairs(evaluation: Evaluation) -> tuple[Int64Array, Int64Array, str]
     index_of = replay.index_of
     if judgement is not None and GEOMETRY in judgement.declared:
         declared = judgement.declared[GEOMETRY]
-        kept = declared != NO_MATCH
+        threshold = acting_threshold(evaluation, GEOMETRY)
+        kept = (declared != NO_MATCH) & (judgement.decisions[GEOMETRY].scores >= threshold)
         pairs = np.stack([judgement.queries[kept], declared[kept]], axis=1)
         labels = judgement.decisions[GEOMETRY].labels[kept]
-        return pairs, labels.astype(np.int64), 'verified closures'
+        at = f', score >= {threshold:.1f}' if np.isfinite(threshold) else ''
+        return pairs, labels.astype(np.int64), f'verified closures{at}'
     best = [(i, c) for i, c in enumerate(replay.closures) if c.rank == 0]
     pairs = np.asarray(
         [(index_of[c.query.id], index_of[c.match.id]) for _, c in best], dtype=np.int64

@@ -71,6 +71,11 @@ class Replay:
         return tuple(keyframe.stamp_ns for keyframe in self.keyframes)
 
     @property
+    def thresholds_open(self) -> bool:
+        """The thresholds of the detector did not act: its closures are only candidates."""
+        return self.config.search.min_similarity <= -1.0
+
+    @property
     def index_of(self) -> dict[int, int]:
         """Index of each keyframe id."""
         return {keyframe.id: index for index, keyframe in enumerate(self.keyframes)}

@@ -38,10 +38,11 @@ section { background:var(--card); border:1px solid var(--line); border-radius:10
   font-variant-numeric:tabular-nums; }
 .tile span { color:var(--soft); font-size:13px; }
 img.plot { display:block; max-width:100%; height:auto; margin:0 auto; }
+img.narrow { max-width:min(100%, 820px); }
 .scroll { overflow-x:auto; }
 table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums;
-  font-size:13.5px; }
-th, td { text-align:right; padding:5px 10px; border-bottom:1px solid var(--line);
+  font-size:13px; }
+th, td { text-align:right; padding:5px 7px; border-bottom:1px solid var(--line);
   white-space:nowrap; }
 th { color:var(--soft); font-weight:600; } th:first-child, td:first-child { text-align:left; }
 .pairs { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:14px; }
@@ -69,7 +70,7 @@ def to_html(
         f'<p class="sub">Loop closure by visual place recognition, model '
         f'<code>{escape(str(report["model_id"]))}</code>, netvlad_ros {report["version"]}</p>',
         _tiles(report),
-        _section('Trajectory and closures', _plot(pictures, 'trajectory')),
+        _section('Trajectory and closures', _plot(pictures, 'trajectory', ' narrow')),
     ]
     if evaluation.judgement is not None:
         body += [
@@ -81,7 +82,7 @@ def to_html(
         ]
     body.append(_section('Similarity matrix', _plot(pictures, 'similarity_matrix')))
     if evaluation.judgement is not None:
-        body.append(_section('Scores of the best matches', _plot(pictures, 'scores')))
+        body.append(_section('Scores of the best matches', _plot(pictures, 'scores', ' narrow')))
         body.append(_section('Measured poses', _poses(report)))
     body += [
         _section('Closures', _closures(evaluation)),
@@ -155,8 +156,8 @@ def _image(data: bytes, kind: str, alt: str, css: str = '') -> str:
     return f'<img class="{css}" alt="{escape(alt)}" src="data:image/{kind};base64,{encoded}">'
 
 
-def _plot(pictures: Mapping[str, bytes], name: str) -> str:
-    return _image(pictures[name], 'png', name.replace('_', ' '), 'plot')
+def _plot(pictures: Mapping[str, bytes], name: str, css: str = '') -> str:
+    return _image(pictures[name], 'png', name.replace('_', ' '), f'plot{css}')
 
 
 def _tiles(report: Mapping[str, Any]) -> str:
@@ -195,7 +196,8 @@ def _stages(report: Mapping[str, Any]) -> str:
         for precision in ('0.99', '1.0'):
             item = stage['recommended_threshold'][precision]
             alarm = stage['false_alarm_rate'].get(precision)
-            cells.append(f'{decimal(item["value"])} {_range(item, 1, 3)}')
+            digits = 1 if name in ('geometry', 'plain check') else 3
+            cells.append(f'{decimal(item["value"], digits + 1)} {_range(item, 1, digits)}')
             cells.append(percent(alarm))
         rows.append(cells)
     head = ['stage', 'judged revisits', 'AUC', 'recall at 100 % precision',
