@@ -201,7 +201,7 @@ class Verifier:
             return unknown, unknown
         centre = Features(
             source.features.points_px[rows], source.features.descriptors[rows],
-            source.features.step_px,
+            source.features.step_px, source.features.ratio_power,
         )
         sightings = []
         for view in neighbours:

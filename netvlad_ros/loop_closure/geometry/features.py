@@ -30,11 +30,14 @@ class Features:
     :param descriptors: (N, D) float32 unit rows.
     :param step_px: one pixel of the image they were found in, in pixels of the image as given;
         what a point's position is accurate to goes with it.
+    :param ratio_power: of the squared distance, in the ratio test: 0.5 where distance is that of
+        the vectors, 1 where it is the number of bits that differ, which is a square already.
     """
 
     points_px: Float32Array
     descriptors: Float32Array
     step_px: float = 1.0
+    ratio_power: float = 0.5
 
     def __len__(self) -> int:
         return len(self.points_px)
@@ -90,7 +93,10 @@ class Orb:
             return _none(256)
         bits = np.unpackbits(descriptors, axis=1).astype(np.float32)
         return Features(
-            _image_points(keypoints, scale), (2.0 * bits - 1.0) / np.float32(16.0), 1.0 / scale[0]
+            _image_points(keypoints, scale),
+            (2.0 * bits - 1.0) / np.float32(16.0),
+            1.0 / scale[0],
+            ratio_power=1.0,
         )
 
 

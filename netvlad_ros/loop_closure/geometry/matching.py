@@ -26,9 +26,10 @@ def match_mutual(query: Features, match: Features, ratio: float) -> IntArray:
     if min(len(query), len(match)) < 2:
         return np.zeros((0, 2), dtype=np.int64)
     similarity = query.descriptors @ match.descriptors.T
+    squared_ratio = ratio ** (1.0 / query.ratio_power)
     rows = np.arange(len(query))
-    nearest, distinct = _nearest(similarity, ratio)
-    back, back_distinct = _nearest(np.ascontiguousarray(similarity.T), ratio)
+    nearest, distinct = _nearest(similarity, squared_ratio)
+    back, back_distinct = _nearest(np.ascontiguousarray(similarity.T), squared_ratio)
     keep = distinct & back_distinct[nearest] & (back[nearest] == rows)
     pairs = np.column_stack([rows[keep], nearest[keep]])
     order = np.argsort(-similarity[pairs[:, 0], pairs[:, 1]], kind='stable')
@@ -36,7 +37,7 @@ def match_mutual(query: Features, match: Features, ratio: float) -> IntArray:
 
 
 def _nearest(
-    similarity: Float32Array, ratio: float
+    similarity: Float32Array, squared_ratio: float
 ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
     """Return for each row its best column, and whether the second best is far enough."""
     rows = np.arange(len(similarity))
@@ -45,8 +46,8 @@ def _nearest(
     similarity[rows, nearest] = -2.0
     second = similarity.max(axis=1)
     similarity[rows, nearest] = best
-    # Squared distance of unit vectors is 2 - 2 * similarity; the ratio is one of distances.
-    return nearest, 1.0 - best + ROUNDING < ratio * ratio * (1.0 - second)
+    # The squared distance of unit vectors is 2 - 2 * similarity.
+    return nearest, 1.0 - best + ROUNDING < squared_ratio * (1.0 - second)
 
 
 def _one_per_point(pairs: IntArray, query: Features, match: Features) -> IntArray:
