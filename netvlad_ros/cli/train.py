@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='DATASET is a recording with poses: recipe modern on its first 70 percent, recall '
         'before and after on the rest.',
     )
-    parser.add_argument('--model', default='default', help='Bundle to start from. Default: default')
+    parser.add_argument('--model', default='default', help='Bundle to start from.')
     parser.add_argument('--recipe', choices=RECIPES, help='Default: relja; modern with --from-bag')
     parser.add_argument('--output', type=Path, required=True, help='Folder of the run.')
     parser.add_argument('--name', help="The model's name. Default: the folder's name")
