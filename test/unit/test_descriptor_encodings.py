@@ -187,8 +187,11 @@ def test_a_damaged_image_is_refused(values, words):
 def test_a_damaged_file_is_refused(kind):
     message, _ = encoded(kind)
     whole = message.data.tobytes()
-    for data in (whole[: len(whole) // 2], b'', b'\0' * 400):
-        with pytest.raises(InputError, match=f"'{kind}'"):
+    for data in (whole[: len(whole) // 2], whole[:-20]):
+        with pytest.raises(InputError, match=f"'{kind}' is cut short"):
+            image_from_message(compressed_message(data, kind))
+    for data in (b'', b'\0' * 400):
+        with pytest.raises(InputError, match=f"'{kind}' cannot be decoded"):
             image_from_message(compressed_message(data, kind))
 
 

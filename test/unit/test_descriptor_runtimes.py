@@ -104,9 +104,11 @@ def test_cuda_computes_the_descriptor(bundle, expected, precision, limit):
     assert (actual * rows).sum(axis=1).min() >= limit
 
 
-def test_images_of_several_sizes_keep_their_order(bundle):
+def test_images_of_several_sizes_keep_their_order():
+    bundle = make_bundle(network_of('alexnet', 'none'), BundleInfo('any'))
     descriptor = Descriptor(bundle, DescriptorConfig(runtime='torch'))
-    images = [random_images(1, h, w, seed=h)[0] for h, w in ((90, 50), (HEIGHT, WIDTH), (90, 60))]
+    sizes = ((90, 80), (96, 128), (90, 80), (64, 96), (96, 128))
+    images = [random_images(1, *size, seed=i)[0] for i, size in enumerate(sizes)]
     together = descriptor.compute(images)
     alone = np.concatenate([descriptor.compute([image]) for image in images])
     assert np.allclose(together, alone, atol=1e-5)

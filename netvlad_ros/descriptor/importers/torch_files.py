@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ def read_state(source: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_numpy_values()):
             content = torch.load(source, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = ' '.join(str(error).split())
+        # torch goes on to advise loading the file without protection.
+        found = re.search(r'Unsupported .*?(?= was not|$)', str(error), re.MULTILINE)
+        reason = found.group() if found else 'it does not parse'
         raise ModelError(
-            f'{str(source)!r} is no torch checkpoint of plain values: {reason[:200]}'
+            f'{str(source)!r} is no torch checkpoint of plain values: {reason}'
         ) from error
     except Exception as error:  # damaged archives raise many kinds
         raise ModelError(f'{str(source)!r} is no readable torch checkpoint: {error}') from error
