@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -83,16 +83,13 @@ def describe_rows(
             start += len(computed)
 
 
-def feature_map(path: Path, count: int, dim: int) -> npt.NDArray[np.float16]:
+def feature_map(path: Path, count: int, dim: int) -> np.memmap[Any, np.dtype[np.float16]]:
     """Return a new (count, dim) float16 memory map: half the disk, and no copy in memory.
 
     :raises InputError: the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mapped: npt.NDArray[np.float16] = np.lib.format.open_memmap(
-            path, 'w+', np.float16, (count, dim)
-        )
+        return np.lib.format.open_memmap(path, 'w+', np.float16, (count, dim))
     except OSError as error:
         raise InputError(f'cannot write {str(path)!r}: {error}') from error
-    return mapped
