@@ -173,7 +173,7 @@ class VerificationConfig:
         unit='px', minimum=0, maximum=4000,
     )
     max_candidates: int = setting(
-        5, 'Candidates checked for each query; the best by geometry wins.',
+        10, 'Candidates checked for each query; the best by geometry wins.',
         minimum=1, maximum=100,
     )
     match_ratio: float = setting(
