@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--poses', type=Path, help='TUM file: true poses of an image folder')
     parser.add_argument('--model', help='model bundle or its name')
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--config', type=Path, help='YAML file of detector settings by group')
+    parser.add_argument(
+        '--config', type=Path, help="YAML file: detector settings by group, or the node's"
+    )
     parser.add_argument(
         '--set', action='append', default=[], metavar='GROUP.NAME=VALUE',
         help='one detector setting, over --config; may be repeated',
@@ -165,8 +167,8 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
     values: dict[str, Any] = {}
     if args.config is not None:
         try:
-            values = yaml.safe_load(args.config.read_text(encoding='utf-8')) or {}
-        except (OSError, yaml.YAMLError) as error:
+            values = _detector_groups(yaml.safe_load(args.config.read_text(encoding='utf-8')))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f'{args.config} cannot be read: {error}') from None
     nested = to_dict(from_dict(DetectorConfig, values))
     for assignment in args.set:
@@ -189,6 +191,23 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
             group, _, key = name.partition('.')
             nested[group][key] = value
     return from_dict(DetectorConfig, nested)
+
+
+def _detector_groups(values: Any) -> dict[str, Any]:
+    """Return settings by group from a plain file, or from a ROS parameter file like vpr.yaml."""
+    if not isinstance(values, dict):
+        raise ConfigError(f'settings must be groups of names and values, got {values!r}')
+    if 'ros__parameters' in values:
+        own = {item.name for item in fields(DetectorConfig)}
+        return {group: v for group, v in values['ros__parameters'].items() if group in own}
+    inner = next(iter(values.values()), None)
+    if len(values) == 1 and isinstance(inner, dict) and _is_node_name(next(iter(values))):
+        return _detector_groups(inner)
+    return values
+
+
+def _is_node_name(name: str) -> bool:
+    return name not in {item.name for item in fields(DetectorConfig)}
 
 
 def summary_text(report: dict[str, Any], folder: Path) -> str:

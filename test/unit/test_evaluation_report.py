@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 import json
 import math
@@ -16,7 +17,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
+from netvlad_ros.cli import evaluate
 from netvlad_ros.cli.main import main
+from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import BundleInfo, save_bundle
 from netvlad_ros.descriptor.backbones import make_backbone
 from netvlad_ros.descriptor.netvlad import NetVLAD
@@ -124,6 +127,24 @@ def test_errors_end_with_one_line(
         assert main(['evaluate', *arguments, '--model', str(model)]) == 1
         error = capsys.readouterr().err
         assert what in error and error.count('\n') == 1
+
+
+def test_settings_come_from_the_nodes_file_the_command_line_and_the_default(
+    tmp_path: Path,
+) -> None:
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    plain = tmp_path / 'plain.yaml'
+    plain.write_text('search: {min_similarity: 0.5, exclude_s: 7}\n')
+    node = tmp_path / 'vpr.yaml'
+    node.write_text(
+        '/**:\n  vpr:\n    ros__parameters:\n      map_path: x\n      search: {exclude_s: 7.0}\n'
+    )
+    for file in (plain, node):
+        arguments = ['s', '-o', 'o', '--config', str(file), '--set', 'search.min_similarity=0.25']
+        config = evaluate.detector_config(parser.parse_args(arguments))
+        assert (config.search.exclude_s, config.search.min_similarity) == (7.0, 0.25)
+        assert config.keyframes == DetectorConfig().keyframes
 
 
 def pose(x: float, yaw_deg: float) -> np.ndarray:
