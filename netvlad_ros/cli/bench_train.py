@@ -66,7 +66,10 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         cv2.imwrite(str(path), cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
     images = ImageFiles(paths, network.policy)
     pixels = torch.from_numpy(images.batch(range(min(BATCH, args.count))))
+    start = time.perf_counter()
     forward = fast_forward(network, pixels[:1])
+    # Paid once for each refresh: it weighs on a few hundred images, not on ten thousand.
+    conversion_s = time.perf_counter() - start
     bare = _rate(lambda: forward(pixels), len(pixels), max(2, args.count // BATCH))
     cache = feature_map(folder / 'cache.npy', args.count, network.dim)
     refresh = _rate(
@@ -89,6 +92,7 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         'bare_forward_images_per_s': bare,
         'cache_refresh_images_per_s': refresh,
         'cache_refresh_of_bare_forward': refresh / bare,
+        'conversion_s_of_each_refresh': conversion_s,
         'decoding_images_per_s': decode,
         'port_cache_images_per_s': port,
         'cache_refresh_of_port': refresh / port,
