@@ -95,7 +95,7 @@ class SearchConfig:
     """Which stored keyframes may match a query, and how alike they must be."""
 
     max_candidates: int = setting(
-        5, 'Candidates taken from the index for each query.', minimum=1, maximum=1000
+        10, 'Candidates taken from the index for each query.', minimum=1, maximum=1000
     )
     exclude_s: float = setting(
         20.0, "Keyframes of the query's own session younger than this never match.",
@@ -192,7 +192,7 @@ class VerificationConfig:
         minimum=0.0, maximum=1e6,
     )
     views_in_memory: int = setting(
-        1000, 'Keyframes whose features stay in memory, about 0.5 MB each; older ones are seen '
+        200, 'Keyframes whose features stay in memory, about 0.25 MB each; older ones are seen '
         'through their thumbnails.',
         unit='keyframes', minimum=1, maximum=100000,
     )
