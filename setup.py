@@ -11,7 +11,7 @@ NAME = 'netvlad_ros'
 SHARE = f'share/{NAME}'
 COMMANDS = (
     'bench', 'cluster', 'describe', 'evaluate', 'listen', 'map', 'models', 'play', 'simulate',
-    'train', 'whiten',
+    'test', 'train', 'whiten',
 )
 
 # `ros2 run netvlad_ros evaluate` finds these below lib/; pip would put them on everyone's PATH,
@@ -27,7 +27,7 @@ EXTRAS = {
     'runtimes': ['onnx', 'onnxruntime', 'onnxscript', 'openvino'],
     'simulation': ['pyvista', 'vtk'],
     'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
-    'training': ['pytorch-metric-learning', 'tensorboard'],
+    'training': ['pytorch-metric-learning'],
 }
 
 
@@ -72,7 +72,7 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={**EXTRAS, 'all': sum(EXTRAS.values(), [])},
+    extras_require={**EXTRAS, 'all': [name for names in EXTRAS.values() for name in names]},
     zip_safe=False,
     entry_points={'console_scripts': scripts},
 )

@@ -31,7 +31,11 @@ ENCODINGS = {
 # OpenCV's type names say nothing of colour; ROS drivers use them for OpenCV's own order.
 _GENERIC = {'8UC1': 'mono8', '8UC3': 'bgr8', '8UC4': 'bgra8', '16UC1': 'mono16'}
 
-_DEPTH_ENCODINGS: dict[str, np.dtype[Any]] = {'32FC1': np.dtype('f4'), '16UC1': np.dtype('u2'), 'mono16': np.dtype('u2')}
+_DEPTH_ENCODINGS: dict[str, np.dtype[Any]] = {
+    '32FC1': np.dtype('f4'),
+    '16UC1': np.dtype('u2'),
+    'mono16': np.dtype('u2'),
+}
 _MILLIMETRE_M = np.float32(1e-3)
 # The header that compressed_depth_image_transport writes before the PNG: int32 + 2 float32.
 _COMPRESSED_DEPTH_HEADER_BYTES = 12

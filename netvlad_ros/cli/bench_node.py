@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
                 f'{memory.sent} images at 30 Hz, {memory.keyframes} served, {memory.dropped} '
                 f'dropped; largest growth after the first minute {memory.growth_mb:.1f} MB'
             )
-            return memory.__dict__
+            return dict(vars(memory))
         latency = measure_latency(
             context, args.model, args.images, args.rate, tuple(args.size), progress
         )
@@ -57,4 +57,4 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         print(f'network forward             p50 {latency.forward_p50_ms:7.1f} ms'
               f'   p95 {latency.forward_p95_ms:7.1f} ms')
         print(f'overhead of the node        p50 {latency.overhead_p50_ms:7.1f} ms')
-        return latency.__dict__
+        return dict(vars(latency))

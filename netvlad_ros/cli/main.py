@@ -21,7 +21,7 @@ from netvlad_ros.errors import NetvladError
 # Heavy libraries are imported by a command's run(), so that --help stays fast.
 COMMANDS = (
     'simulate', 'play', 'listen', 'evaluate', 'models', 'describe', 'map', 'cluster', 'train',
-    'whiten', 'bench',
+    'whiten', 'test', 'bench',
 )  # fmt: skip
 
 # An interruption is how these end.

@@ -27,7 +27,9 @@ def _positive(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``netvlad play``."""
-    parser.add_argument('bag', type=Path, help='rosbag2 folder, .mcap or .db3 file, or a folder with frames.csv')
+    parser.add_argument(
+        'bag', type=Path, help='rosbag2 folder, .mcap or .db3 file, or a folder with frames.csv'
+    )
     parser.add_argument(
         '--rate', type=_positive, default=1.0, help='speed, 1 is that of the recording'
     )

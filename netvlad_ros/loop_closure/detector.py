@@ -52,6 +52,10 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 # The margin of a match needs a rival outside its neighbourhood among the search results.
 NEIGHBOURHOODS_SEARCHED = 8
+# Keyframes whose session and pose the scores ask for again and again, about 1 kB each.
+KEYFRAMES_REMEMBERED = 20_000
+# Past this score geometry has answered, and what retrieval found unlikely is not looked at.
+CERTAIN_SCORE = 32.0
 # Id of a query that is in no map: that of a read-only map, or of a question.
 NOT_STORED = 2**64 - 1
 
@@ -107,6 +111,7 @@ class LoopClosureDetector:
         # Newest first; the search by sequence reads them all, the normalised score the newest.
         self._recent: deque[Float32Array] = deque(maxlen=config.consistency.sequence_length)
         self._own_session = ''
+        self._keyframes: dict[int, Keyframe] = {}
         self._calibration: Optional[Calibration] = None
         if config.search.calibration:
             self._calibration = load_calibration(
@@ -197,11 +202,12 @@ class LoopClosureDetector:
             return ()
         started_ns = time.perf_counter_ns()
         query = self._views.add(keyframe.id, frame)
-        answers = [
-            self._verified(closure, query)
-            for closure in self._to_verify(detection, keyframe)
-        ]
         published = {closure.match.id for closure in detection.closures}
+        answers: list[LoopClosure] = []
+        for closure in self._to_verify(detection, keyframe):
+            is_certain = any(_geometric_score(a) >= CERTAIN_SCORE for a in answers)
+            if closure.match.id in published or not is_certain:
+                answers.append(self._verified(closure, query))
         best = max((_geometric_score(answer) for answer in answers), default=0.0)
         kept = tuple(
             replace(
@@ -259,14 +265,26 @@ class LoopClosureDetector:
                 results, sequence, self._existing, self._map.descriptors
             )
         return score(
-            results, self._map.keyframe, self._config.consistency, reference_similarity, keep
+            results, self._known, self._config.consistency, reference_similarity, keep
         )
+
+    def _known(self, keyframe_id: int) -> Keyframe:
+        """Return a keyframe as it was when first asked for; its place may have changed since.
+
+        Each query asks for about a hundred, and one question to the map takes 0.1 ms.
+        """
+        keyframe = self._keyframes.get(keyframe_id)
+        if keyframe is None:
+            keyframe = self._keyframes[keyframe_id] = self._map.keyframe(keyframe_id)
+            if len(self._keyframes) > KEYFRAMES_REMEMBERED:
+                del self._keyframes[next(iter(self._keyframes))]
+        return keyframe
 
     def _existing(self, ids: Sequence[int]) -> list[Keyframe]:
         found = []
         for id_ in ids:
             with suppress(MapError):
-                found.append(self._map.keyframe(id_))
+                found.append(self._known(id_))
         return found
 
     def _accept(
@@ -274,7 +292,7 @@ class LoopClosureDetector:
     ) -> list[tuple[Candidate, int]]:
         """Return the candidates that pass every cheap check, each with its support."""
         alike = [c for c in candidates if c.similarity >= self._config.search.min_similarity]
-        support = self._consistency.update(alike, self._map.keyframe)
+        support = self._consistency.update(alike, self._known)
         if not moved:
             return []
         query = self._query(frame)
@@ -282,7 +300,7 @@ class LoopClosureDetector:
         return [
             (candidate, count)
             for candidate, count in zip(alike, support, strict=True)
-            if self._gate.allows(query, self._map.keyframe(candidate.keyframe_id))
+            if self._gate.allows(query, self._known(candidate.keyframe_id))
         ]
 
     def _query(self, frame: Frame) -> Keyframe:
