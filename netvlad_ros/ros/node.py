@@ -337,28 +337,35 @@ def run(args: Optional[Sequence[str]] = None) -> int:
     # the terminal's, must not interrupt the closing of the map.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    with rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL):
-        try:
-            node = VprNode()
-        except ParameterException as error:
-            rclpy.logging.get_logger('vpr').fatal(f'cannot start: {error}')
-            return 1
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            with forward_logging(node.get_logger()):
-                up = not node.get_parameter('autostart').value or node.bring_up()
-                if up and node.context.ok():
-                    executor.spin()
-                return 0 if up or not node.context.ok() else 1
-        except ExternalShutdownException:
-            return 0
-        except RuntimeError:
-            # A timer that fires while the signal takes the context down cannot publish.
-            if node.context.ok():
-                raise
-            return 0
-        finally:
-            node.close()
-            executor.shutdown()
-            node.destroy_node()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
+    try:
+        return _serve_until_end()
+    finally:
+        rclpy.try_shutdown()
+
+
+def _serve_until_end() -> int:
+    try:
+        node = VprNode()
+    except ParameterException as error:
+        rclpy.logging.get_logger('vpr').fatal(f'cannot start: {error}')
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        with forward_logging(node.get_logger()):
+            up = not node.get_parameter('autostart').value or node.bring_up()
+            if up and node.context.ok():
+                executor.spin()
+            return 0 if up or not node.context.ok() else 1
+    except ExternalShutdownException:
+        return 0
+    except RuntimeError:
+        # A timer that fires while the signal takes the context down cannot publish.
+        if node.context.ok():
+            raise
+        return 0
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
