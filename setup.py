@@ -17,7 +17,11 @@ COMMANDS = (
 # `ros2 run netvlad_ros evaluate` finds these below lib/; pip would put them on everyone's PATH,
 # so they are made only when colcon drives setup.py.
 is_colcon = bool({'install', 'develop'} & set(sys.argv))
-scripts = [f'netvlad = {NAME}.cli.main:main', f'vpr_node = {NAME}.ros.vpr_node:main']
+scripts = [
+    f'netvlad = {NAME}.cli.main:main',
+    f'vpr_node = {NAME}.ros.vpr_node:main',
+    f'closure_bridge = {NAME}.ros.bridges.closure_bridge:main',
+]
 if is_colcon:
     scripts += [f'{command} = {NAME}.cli.main:main_by_name' for command in COMMANDS]
 
