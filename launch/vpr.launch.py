@@ -35,7 +35,7 @@ def start_node(context):
     }
     if 'use_sim_time' in given:
         given['use_sim_time'] = yaml.safe_load(given['use_sim_time'])
-    return [
+    nodes = [
         Node(
             package='netvlad_ros',
             executable='vpr_node',
@@ -50,6 +50,21 @@ def start_node(context):
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
         )
     ]
+    bridges = [name for name in context.launch_configurations['bridges'].split(',') if name]
+    if bridges:
+        clock = {key: value for key, value in given.items() if key == 'use_sim_time'}
+        nodes.append(
+            Node(
+                package='netvlad_ros',
+                executable='closure_bridge',
+                name='closure_bridge',
+                namespace=LaunchConfiguration('namespace'),
+                output='screen',
+                parameters=[LaunchConfiguration('params_file'), {**clock, 'bridges': bridges}],
+                ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            )
+        )
+    return nodes
 
 
 def generate_launch_description():
@@ -71,6 +86,11 @@ def generate_launch_description():
                 [FindPackageShare('netvlad_ros'), 'config', 'vpr.yaml']
             ),
             description='Parameters of the node; arguments that are given win over it.',
+        ),
+        DeclareLaunchArgument(
+            'bridges',
+            default_value='',
+            description='Systems that get the loop closures too: lio_sam,initialpose.',
         ),
         DeclareLaunchArgument(
             'log_level', default_value='info', description='Least severity.', choices=LOG_LEVELS
