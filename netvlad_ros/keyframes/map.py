@@ -342,7 +342,7 @@ class KeyframeMap:
                 self._check_known(closure.query.id)
                 self._check_known(closure.match.id)
                 self._store.put_closure(closure)
-                self._places.apply(closure)
+            self._places.apply(closures)
             self._wake()
 
     def update_closure(self, closure: LoopClosure) -> None:

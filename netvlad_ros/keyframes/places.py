@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional
 
 from netvlad_ros.errors import MapError
@@ -80,19 +81,28 @@ class Places:
             self._store.put('places', place_id, founder, representative, visits, None)
         return PlaceVisit(place_id, False, visits)
 
-    def apply(self, closure: LoopClosure) -> None:
-        """Merge or split the places of a closure that was just stored, as its status says."""
-        places = dict(
-            self._store.rows(
-                'SELECT id, place_id FROM keyframes WHERE id IN (?, ?)',
-                closure.query.id, closure.match.id,
+    def apply(self, closures: Sequence[LoopClosure]) -> None:
+        """Merge and split the places of closures that were just stored, as their status says."""
+        rejected: set[int] = set()
+        for closure in closures:
+            places = dict(
+                self._store.rows(
+                    'SELECT id, place_id FROM keyframes WHERE id IN (?, ?)',
+                    closure.query.id, closure.match.id,
+                )
             )
-        )
-        a, b = places[closure.query.id], places[closure.match.id]
-        if closure.status is ClosureStatus.VERIFIED and a != b:
-            self._merge(max(a, b), min(a, b))
-        elif closure.status is ClosureStatus.REJECTED and a == b:
-            self._split(a)
+            a, b = places[closure.query.id], places[closure.match.id]
+            if closure.status is ClosureStatus.VERIFIED and a != b:
+                self._merge(max(a, b), min(a, b))
+            elif closure.status is ClosureStatus.REJECTED and a == b:
+                rejected.add(closure.query.id)
+        # One look at each place, after all merges: a split reads the closures of every member.
+        places_left = {
+            self._store.rows('SELECT place_id FROM keyframes WHERE id = ?', member)[0][0]
+            for member in rejected
+        }
+        for place_id in sorted(places_left):
+            self._split(place_id)
 
     def members(self, place_id: int) -> list[int]:
         """Return the ids of the keyframes of a place, the oldest first."""
@@ -140,15 +150,17 @@ class Places:
             parent[high] = low
 
         closed = set()
-        for query, match, status in self._store.rows(
-            'SELECT c.query_id, c.match_id, c.status FROM closures c '
-            'JOIN keyframes q ON q.id = c.query_id JOIN keyframes m ON m.id = c.match_id '
-            'WHERE q.place_id = ?1 AND m.place_id = ?1', place_id,
-        ):
-            # Only the later keyframe joined because of the closure; the match was there before.
-            closed.add(max(query, match))
-            if status != ClosureStatus.REJECTED:
-                link(query, match)
+        for query in members:
+            # By key and member by member: a join over the place made SQLite read every closure.
+            for match, status in self._store.rows(
+                'SELECT match_id, status FROM closures WHERE query_id = ?', query
+            ):
+                if match not in parent:
+                    continue
+                # Only the later keyframe joined because of the closure; the match was there.
+                closed.add(max(query, match))
+                if status != ClosureStatus.REJECTED:
+                    link(query, match)
         for member, founder in self._store.rows(
             'SELECT k.id, p.founder_id FROM keyframes k JOIN places p ON p.id = k.origin_place_id '
             'WHERE k.place_id = ?', place_id,
