@@ -144,7 +144,8 @@ class ConsistencyConfig:
         unit='deg', minimum=0.0, maximum=180.0,
     )
     gate_drift: float = setting(
-        0.0, 'Reject what odometry rules out with this drift per metre; 0 turns the gate off.',
+        0.1, 'Reject what odometry rules out even with this drift per metre travelled; look-alike '
+        'places need it. 0 turns the gate off, as for odometry that may jump.',
         minimum=0.0, maximum=1.0,
     )
     gate_base_m: float = setting(

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether odometry allows a closure: what it allows grows with the distance travelled.
 
-Off by default (``gate_drift`` 0), across sessions, and for everything before a declared kidnap:
+Off with ``gate_drift`` 0, across sessions, and for everything before a declared kidnap:
 there odometry says nothing of where the robot is.
 """
 
