@@ -32,6 +32,7 @@ Progress = Callable[..., Iterable[Any]]
 LATCHED_TOPICS = ('/tf_static', '/robot_description')
 QUEUE_DEPTH = 100
 FLUSH_S = 2.0
+LINGER_S = 1.0
 SLEEP_S = 0.1
 SUBSCRIBER_POLL_S = 0.05
 
@@ -162,6 +163,9 @@ def _play(
         for publisher in publishers.values():
             if context.ok():
                 publisher.wait_for_all_acked(Duration(seconds=FLUSH_S))
+        # Best-effort ones acknowledge nothing, and read from memory that goes with this process.
+        if context.ok():
+            time.sleep(LINGER_S)
         return PlaySummary(counts, recording.skipped, time.monotonic() - started_s)
     finally:
         node.destroy_node()
