@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the place-recognition node on a robot's camera and odometry."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 import yaml
-
-from launch import LaunchDescription
 
 REMAPPINGS = {
     'image': ('image_topic', 'Camera images (compressed: the topic without /compressed).'),
