@@ -29,6 +29,7 @@ MODEL = 'benchmark@000000000000'
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 Progress = Callable[..., Iterator[int]]
 _PACE_S = 0.001
+_REST_S = 0.1
 _REBUILD_EVERY = 50
 
 
@@ -56,6 +57,8 @@ def times_ms(
     found = np.empty((rounds, len(functions), 2))
     for turn in found:
         for function, own in zip(functions, turn, strict=True):
+            # Idle BLAS and OpenMP threads spin for a while and would be charged to the next.
+            time.sleep(_REST_S)
             start = time.perf_counter(), time.process_time()
             function()
             own[:] = time.perf_counter() - start[0], time.process_time() - start[1]

