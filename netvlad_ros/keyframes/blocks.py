@@ -132,7 +132,8 @@ class DescriptorBlocks:
         """
         number, offset = divmod(row, self.rows_per_block)
         try:
-            self.prepare(row)
+            if number == len(self.blocks):
+                self.prepare(row)  # waits if maintenance is at it
             self._unsynced.add(number)
             return self.blocks[number].write(offset, keyframe_id, stored)
         except OSError as error:

@@ -102,6 +102,8 @@ class LocalVectors:
         cache = None if folder is None else folder / 'index.faiss'
         self._index = AdaptiveIndex(self._blocks, self._pool, threads, config, cache, read_only)
         self._index.load(count)
+        if not read_only:
+            self.maintain()  # the first add finds its block ready
 
     def __len__(self) -> int:
         return self._columns.count
