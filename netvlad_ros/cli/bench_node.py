@@ -4,7 +4,8 @@
 
 The node runs as a process of its own on a domain of its own. Images of known places arrive at
 --rate, so that each becomes a closure; the time from its stamp to the arrival of the closure is
-compared with the network's own forward time, which the node measures in the same run.
+compared with the network's own forward time, which the node measures in the same run. Geometric
+verification, which runs beside and shares the processor, is off.
 
 Examples:
   netvlad bench node
