@@ -39,24 +39,13 @@ def format_closure(closure: LoopClosure) -> str:
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Listen until SIGINT or SIGTERM."""
     with ros_context() as context:
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from netvlad_ros.ros.listener import listen
 
-        from netvlad_ros.ros.listener import LoopClosureListener
-
-        listener = LoopClosureListener(
+        listener = listen(
             lambda closure: print(format_closure(closure), flush=True),
             namespace=args.namespace,
             context=context,
         )
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(listener)
-        try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            executor.shutdown()
-            listener.destroy_node()
     print(
         f'{listener.closures} loop closures, {listener.keyframes} keyframes, '
         f'{len(listener.places)} places'

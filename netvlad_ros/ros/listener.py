@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
@@ -14,6 +16,23 @@ from netvlad_msgs.msg import LoopClosureArray, PlaceId
 from netvlad_ros.ros import qos
 from netvlad_ros.ros.conversions import closure_from_msg
 from netvlad_ros.types import LoopClosure
+
+
+def listen(
+    on_closure: Callable[[LoopClosure], None], namespace: str, context: Context
+) -> LoopClosureListener:
+    """Listen until the context is shut down; returns the listener with its counts."""
+    listener = LoopClosureListener(on_closure, namespace=namespace, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(listener)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        listener.destroy_node()
+    return listener
 
 
 class LoopClosureListener(Node):

@@ -77,7 +77,7 @@ def test_only_the_ros_folder_imports_ros():
     ros = {element.text for element in package_xml().findall('depend')} | {'cv_bridge'}
     for path in SOURCES:
         relative = path.relative_to(ROOT / 'netvlad_ros')
-        if relative.parts[0] not in ('ros', 'cli'):
+        if relative.parts[0] != 'ros':
             assert not imported_packages(path) & ros, relative
 
 
