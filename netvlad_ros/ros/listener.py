@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+import logging
 from typing import Any
 
 from rclpy.context import Context
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -16,6 +19,8 @@ from netvlad_msgs.msg import LoopClosureArray, PlaceId
 from netvlad_ros.ros import qos
 from netvlad_ros.ros.conversions import closure_from_msg
 from netvlad_ros.types import LoopClosure
+
+logger = logging.getLogger(__name__)
 
 
 def listen(
@@ -48,10 +53,21 @@ class LoopClosureListener(Node):
         self.closures = 0
         self.keyframes = 0
         self.places: set[int] = set()
-        self.create_subscription(
-            LoopClosureArray, 'loop_closures', self._receive, qos.RESULT_QOS
-        )
-        self.create_subscription(PlaceId, 'place_id', self._receive_place, qos.RESULT_QOS)
+        self._unmatched = {'loop_closures', 'place_id'}
+        for topic, kind, receive in (
+            ('loop_closures', LoopClosureArray, self._receive),
+            ('place_id', PlaceId, self._receive_place),
+        ):
+            matched = SubscriptionEventCallbacks(matched=partial(self._match, topic))
+            self.create_subscription(
+                kind, topic, receive, qos.RESULT_QOS, event_callbacks=matched
+            )
+
+    def _match(self, topic: str, _: Any) -> None:
+        if topic in self._unmatched:
+            self._unmatched.remove(topic)
+            if not self._unmatched:
+                logger.info('connected to a node, every later keyframe is heard')
 
     def _receive(self, message: LoopClosureArray) -> None:
         closure: LoopClosureMsg

@@ -107,7 +107,8 @@ def sequence(tmp_path):
 
 def test_closures_cross_processes_and_all_end_cleanly(start, sequence):
     node = start(node_command('image:=/image'))
-    listener = start([*NETVLAD, 'listen', '--json'])
+    listener = start([*NETVLAD, 'listen', '--json', '--verbose'])
+    listener.wait_for('connected')
     player = start([*NETVLAD, 'play', str(sequence), '--wait-for', '/image', '--wait-s', '90'])
     listener.wait_for('keyframe 6 = 1')
     assert player.process.wait(TIMEOUT_S) == 0
