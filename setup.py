@@ -31,7 +31,7 @@ EXTRAS = {
     'runtimes': ['onnx', 'onnxruntime', 'onnxscript', 'openvino'],
     'simulation': ['pyvista', 'vtk'],
     'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
-    'training': ['pytorch-metric-learning'],
+    'training': ['h5py', 'pytorch-metric-learning', 'tensorboard'],
 }
 
 
