@@ -17,7 +17,8 @@ augmented views of each image, so that a CPU is enough for a small model.
   netvlad train drive/ --from-bag --output mine/       fine-tunes the shipped model
   torchrun --nproc-per-node 4 -m netvlad_ros.cli.main train ...        four GPUs
 
-OUTPUT holds model.safetensors (the bundle), best and last checkpoints and log.jsonl.
+OUTPUT holds model.safetensors (the bundle), best and last checkpoints, log.jsonl and curves for
+TensorBoard (tensorboard --logdir OUTPUT).
 --resume continues after an interruption to the same result.
 """
 

@@ -32,6 +32,7 @@ from netvlad_ros.training.images import Progress, no_progress
 from netvlad_ros.training.relations import PlaceSampler, Relations
 from netvlad_ros.training.self_retrieval import RetrievalScores, self_retrieval
 from netvlad_ros.training.settings import ModernConfig
+from netvlad_ros.training.tensorboard_log import TensorBoardLog
 from netvlad_ros.types import Float32Array
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class ModernTrainer:
 
     :param network: with pooling and whitening initialised; ``backbone.train_only`` was called.
     :param held_out: judged every ``check_every`` steps; the best by mean average precision wins.
-    :param folder: checkpoints ``last.safetensors``, ``best.safetensors`` and ``log.jsonl``.
+    :param folder: checkpoints ``last.safetensors`` and ``best.safetensors``, ``log.jsonl`` and
+        TensorBoard's event files.
     :param provenance: plain values kept in every checkpoint.
     """
 
@@ -91,6 +93,8 @@ class ModernTrainer:
         self.step = 0
         self.best = -1.0
         self.losses: list[float] = []
+        self.board = TensorBoardLog(folder)
+        self._violating_share = 0.0
 
     def run(self, resume: bool = False, progress: Progress = no_progress) -> list[float]:
         """Train to the end and return the loss of every step, those before a resume included."""
@@ -104,6 +108,7 @@ class ModernTrainer:
             self.step = step + 1
             if self.step % self.config.check_every == 0 or self.step == self.config.steps:
                 self._check()
+        self.board.close()
         return self.losses
 
     @property
@@ -115,8 +120,10 @@ class ModernTrainer:
         self.step, self.best = int(state['step']), float(state['best'])
         self.losses = [float(x) for x in state['losses']]
         self._base_lrs = [float(x) for x in state['rates']]
+        self.board.continue_from(self.step + 1)
 
     def _one_step(self, step: int) -> float:
+        start_s = time.perf_counter()
         rng = np.random.default_rng([self.config.seed, step])
         for group, base in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
             group['lr'] = base * self._schedule(step)
@@ -139,6 +146,12 @@ class ModernTrainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(f'the loss is {value!r} at step {step}: lower the learning rates')
+        self.board.add(step + 1, {
+            'train/loss': value,
+            'train/lr': float(self.optimiser.param_groups[0]['lr']),
+            'train/violating_share': self._violating_share,
+            'train/images_per_s': len(indices) / (time.perf_counter() - start_s),
+        })  # fmt: skip
         return value
 
     def _loss(self, x: Tensor, labels: Tensor, same: Tensor, different: Tensor) -> Tensor:
@@ -150,6 +163,7 @@ class ModernTrainer:
         miner = MultiSimilarityMiner(epsilon=c.epsilon)
         a1, p, a2, n = miner(x, labels)
         keep_p, keep_n = same[a1.cpu(), p.cpu()], different[a2.cpu(), n.cpu()]
+        self._violating_share = int(keep_n.sum()) / max(1, int(different.sum()))
         pairs = (a1[keep_p], p[keep_p], a2[keep_n], n[keep_n])
         criterion = MultiSimilarityLoss(alpha=c.alpha, beta=c.beta, base=c.base)
         loss: Tensor = criterion(x, labels, pairs)
@@ -168,6 +182,10 @@ class ModernTrainer:
             entry['loss'] = float(np.mean(self.losses[-self.config.check_every :]))
         if scores is not None:
             entry.update(asdict(scores))
+            self.board.add(self.step, {
+                'val/recall_at_1': scores.recall_at_1,
+                'val/average_precision': scores.average_precision,
+            })  # fmt: skip
         _log.info('%s', entry)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / 'log.jsonl').open('a', encoding='utf-8') as stream:

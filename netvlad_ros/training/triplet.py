@@ -34,6 +34,7 @@ from netvlad_ros.training.mining import Miner, Tuple
 from netvlad_ros.training.places import IntArray, PlaceDataset
 from netvlad_ros.training.recall import recall_at
 from netvlad_ros.training.settings import TripletConfig
+from netvlad_ros.training.tensorboard_log import TensorBoardLog
 from netvlad_ros.training.triplet_loss import divisor, tuple_losses
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class TripletTrainer:
     :param network: (N, H, W, 3) uint8 to (N, dim) unit rows, with an attribute ``dim``;
         parameters that must not change have ``requires_grad`` off. It stays in eval mode.
     :param val: judged after every epoch, on at most ``val_queries`` sampled queries.
-    :param folder: checkpoints, ``log.jsonl`` and the cache.
+    :param folder: checkpoints, ``log.jsonl``, TensorBoard's event files and the cache.
     :param workers: this process among those that ``torchrun`` started.
     """
 
@@ -105,6 +106,7 @@ class TripletTrainer:
         self.epoch, self.position = 0, 0
         self.best, self.best_epoch = -1.0, -1
         self.losses: list[float] = []
+        self.board = TensorBoardLog(folder, self.workers.is_first)
 
     def run(self, resume: bool = False, progress: Progress = no_progress) -> list[float]:
         """Train to the end and return the loss of every batch, those before a resume included."""
@@ -112,6 +114,7 @@ class TripletTrainer:
             self._resume()
         while self.epoch < self.config.epochs and not self._is_patience_over():
             self._one_epoch(progress)
+        self.board.close()
         return self.losses
 
     def cache_interval(self, epoch: int) -> int:
@@ -191,14 +194,16 @@ class TripletTrainer:
         """Take one optimiser step; a batch without any violating negative is skipped."""
         if not tuples:
             return
+        start_s = time.perf_counter()
         self.optimiser.zero_grad(set_to_none=False)
-        total, count = 0.0, 0
+        total, count, violating = 0.0, 0, 0
         for one in tuples[self.workers.rank :: self.workers.count]:
             losses = tuple_losses(*self._descriptors(one), self.config.margin, self.config.squared)
             # One tuple at a time, as the authors: memory for 12 images, not 48.
             losses.sum().backward()  # type: ignore[no-untyped-call]
             total += float(losses.detach().sum())
             count += divisor(losses.detach(), self.config.divide_by)
+            violating += divisor(losses.detach(), 'violating')
         parameters = [p for g in self.optimiser.param_groups for p in g['params']]
         total, divide_by = self.workers.sum(total), max(1.0, self.workers.sum(float(count)))
         self.workers.sum_gradients(parameters)
@@ -210,6 +215,13 @@ class TripletTrainer:
         if not math.isfinite(loss):
             raise InputError(f'the loss is {loss!r} in epoch {self.epoch + 1}: lower the rate')
         self.losses.append(loss)
+        negatives = sum(len(one.negatives) for one in tuples)
+        self.board.add(len(self.losses), {
+            'train/loss': loss,
+            'train/lr': float(self.optimiser.param_groups[0]['lr']),
+            'train/violating_share': self.workers.sum(float(violating)) / negatives,
+            'train/images_per_s': (negatives + 2 * len(tuples)) / (time.perf_counter() - start_s),
+        })  # fmt: skip
 
     def _descriptors(self, one: Tuple) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         query = self.train.queries.batch([one.query])
@@ -228,6 +240,9 @@ class TripletTrainer:
             'time_s': round(time.time(), 1),
         }  # fmt: skip
         _log.info('%s', entry)
+        self.board.add(
+            len(self.losses), {f'val/recall_at_{n}': value for n, value in recalls.items()}
+        )
         is_best = chosen > self.best or self.val is None
         if is_best:
             self.best, self.best_epoch = chosen, self.epoch - 1
@@ -267,3 +282,4 @@ class TripletTrainer:
         self.losses = [float(x) for x in state['losses']]
         self.best, self.best_epoch = float(state['best']), int(state['best_epoch'])
         self.miner.restore(state['memory'])
+        self.board.continue_from(len(self.losses) + 1)
