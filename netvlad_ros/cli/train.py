@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--from-bag', action='store_true',
-        help='DATASET is a recording with poses: recipe modern on its first 70 percent, recall '
-        'before and after on the rest.',
+        help='DATASET is a recording with poses: recipe modern on its first part, recall '
+        'before and after on its last one, with a time gap between them (--bag-gap-s).',
     )
     parser.add_argument('--model', default='default', help='Bundle to start from.')
     parser.add_argument('--recipe', choices=RECIPES, help='Default: relja; modern with --from-bag')
@@ -115,9 +115,10 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     train = _data(args, bundle, datasets, config)
     held_out = None
     if args.val_split:
-        held_out = _data(
-            args, bundle, [open_held_out(args)], replace(config, views=2)
-        )
+        part = open_held_out(args)
+        if args.from_bag and args.val is None:
+            _report_gap(datasets[0], part)
+        held_out = _data(args, bundle, [part], replace(config, views=2))
     provenance = _provenance(args, bundle, datasets, config)
     network.to(device)
     trainer = ModernTrainer(network, train, held_out, config, args.output, provenance)
@@ -152,6 +153,16 @@ def _further(args: argparse.Namespace, path: Path) -> PlaceDataset:
     """Open a further dataset; the options of the first one do not apply to it."""
     other = argparse.Namespace(dataset=path, split='train', images=None, kind='auto')
     return open_checked(other)
+
+
+def _report_gap(train: PlaceDataset, held_out: PlaceDataset) -> None:
+    """Print how far in time the held-out part of a recording is from the part that trains."""
+    first, last = held_out.all_images().stamp, train.all_images().stamp
+    if first is not None and last is not None:
+        print(
+            f'held out: the last {len(first)} images, {first.min() - last.max():.1f} s after the '
+            f'last of {len(last)} that train'
+        )
 
 
 def _data(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.errors import ConfigError
+from netvlad_ros.training.bags import BagConfig
 
 if TYPE_CHECKING:
     from netvlad_ros.descriptor.network import DescriptorNetwork
@@ -35,6 +36,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
         '--image-cache', type=Path, metavar='DIR',
         help='Keep the decoded, resized images here as a memory map; later runs reuse it.',
     )
+    add_settings(parser.add_argument_group('a recording as dataset'), BagConfig(), 'bag.')
 
 
 def add_settings(
@@ -68,9 +70,9 @@ def add_settings(
         )
 
 
-def settings_from(args: argparse.Namespace, config: T) -> T:
+def settings_from(args: argparse.Namespace, config: T, prefix: str = '') -> T:
     """Return the config with the given options over its values."""
-    changed: T = _with_options(vars(args), config, '')
+    changed: T = _with_options(vars(args), config, prefix)
     return changed
 
 
@@ -99,7 +101,8 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
     from netvlad_ros.training.places import check_files, self_check
     from netvlad_ros.training.readers import open_dataset
 
-    dataset = open_dataset(args.dataset, split or args.split, args.images, args.kind)
+    bag = settings_from(args, BagConfig(), 'bag.')
+    dataset = open_dataset(args.dataset, split or args.split, args.images, args.kind, bag)
     print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
     check_files(dataset)
     return without_unreadable(dataset)

@@ -2,23 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording with poses as a dataset of places: the poses are weak labels.
 
-Images are written to a folder once, because training reads them in random order. The first 70
-percent of the frames train and the rest is held out.
+Images are written to a folder once, because training reads them in random order. The first part
+of the frames trains and the rest is held out, without those of a time gap between the two, so
+that no held-out image has a neighbour in time among the training ones. Places that the robot
+comes back to may be in both: they show what the model makes of this environment at another time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import cv2
 import numpy as np
 
+from netvlad_ros.config import setting, validate
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.places import PlaceDataset, PlaceImages
-from netvlad_ros.types import Frame
-
-TRAIN_SHARE = 0.7
+from netvlad_ros.training.places import HEADING_DEG, IntArray, PlaceDataset, PlaceImages
+from netvlad_ros.types import FloatArray, Frame
 
 # Frames nearer than this to the last kept one, and turned less, add nothing.
 STEP_M = 0.5
@@ -30,8 +32,29 @@ _QUERY_EVERY = 4
 _JPEG_QUALITY = 95
 
 
+@dataclass(frozen=True)
+class BagConfig:
+    """What the poses of a recording say of its images, and which of them are held out."""
+
+    radius_m: float = setting(
+        5.0, 'Images within this distance show one place, beyond twice that two.',
+        unit='m', minimum=0.01, maximum=1000.0,
+    )
+    angle_deg: float = setting(
+        HEADING_DEG, 'Images of one place that look farther apart are not compared.',
+        unit='deg', minimum=1.0, maximum=180.0,
+    )
+    train_share: float = setting(
+        0.7, 'Share of the images, from the first on, that trains.', minimum=0.05, maximum=0.95
+    )
+    gap_s: float = setting(
+        10.0, 'Time after the last training image before the first held-out one.',
+        unit='s', minimum=0.0, maximum=1e6,
+    )
+
+
 def read_bag(
-    path: Path, split: str, root: Optional[Path] = None, radius_m: float = 5.0
+    path: Path, split: str, root: Optional[Path] = None, config: Optional[BagConfig] = None
 ) -> PlaceDataset:
     """Return the frames of a recording that have a pose, thinned to one each half metre.
 
@@ -39,11 +62,12 @@ def read_bag(
 
     :param split: 'train' or 'val' by time, or 'all'.
     :param root: folder for the images; by default ``NAME_images`` beside the recording.
-    :param radius_m: images within this distance and 35 degrees show one place.
     :raises InputError: the recording has no pose, or too few frames.
     """
     from netvlad_ros.evaluation.sources import open_source
 
+    config = config or BagConfig()
+    validate(config, 'bag.')
     if split not in ('train', 'val', 'all'):
         raise InputError(f'split of a recording is {split!r}, allowed: train, val, all')
     root = root or path.with_name(f'{path.stem}_images')
@@ -77,20 +101,39 @@ def read_bag(
     images = PlaceImages(
         tuple(paths), values[:, :2].copy(), values[:, 3].copy(), heading_deg=values[:, 2].copy()
     )
-    cut = round(TRAIN_SHARE * len(rows))
-    images = images.take({
-        'train': np.arange(cut), 'val': np.arange(cut, len(rows)), 'all': np.arange(len(rows)),
-    }[split])  # fmt: skip
+    images = images.take(_part(path, split, values[:, 3], config))
     asks = np.arange(len(images)) % _QUERY_EVERY == _QUERY_EVERY - 1
     return PlaceDataset(
         name=path.stem,
         database=images.take(np.flatnonzero(~asks)),
         queries=images.take(np.flatnonzero(asks)),
         split=split,
-        true_radius_m=radius_m,
-        positive_radius_m=radius_m,
-        negative_radius_m=2.0 * radius_m,
+        true_radius_m=config.radius_m,
+        positive_radius_m=config.radius_m,
+        negative_radius_m=2.0 * config.radius_m,
+        same_heading_deg=config.angle_deg,
     )
+
+
+def _part(path: Path, split: str, stamp_s: FloatArray, config: BagConfig) -> IntArray:
+    """Return the indices of the images of a split.
+
+    :raises InputError: fewer than a few are left.
+    """
+    everything = np.arange(len(stamp_s))
+    cut = round(config.train_share * len(stamp_s))
+    chosen: IntArray = {
+        'all': everything,
+        'train': everything[:cut],
+        'val': everything[cut:][stamp_s[cut:] >= stamp_s[cut - 1] + config.gap_s],
+    }[split]
+    if len(chosen) < _QUERY_EVERY:
+        raise InputError(
+            f'{str(path)!r}: {len(chosen)} of {len(stamp_s)} images are left for {split}, '
+            f'{_QUERY_EVERY} are needed: train_share is {config.train_share:g}, gap_s is '
+            f'{config.gap_s:g}, and the recording lasts {np.ptp(stamp_s):.1f} s'
+        )
+    return chosen
 
 
 def _moved(

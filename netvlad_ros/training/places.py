@@ -30,6 +30,9 @@ POSITIVE_RADIUS_M = 10.0
 # Nearer pairs of one look-alike class belong to one walk, where distance tells places apart.
 LOOK_ALIKE_FROM_M = 500.0
 
+# Two views of a place overlap by about half up to this angle (60 degrees field of view).
+HEADING_DEG = 35.0
+
 _OPTIONAL = ('stamp', 'panorama', 'look_alike', 'heading_deg')
 
 # A city is tens of kilometres wide; UTM northing reaches 10,000 km.
@@ -91,6 +94,8 @@ class PlaceDataset:
     :param true_radius_m: a database image within this distance of a query is right (inclusive).
     :param positive_radius_m: within this distance it may serve as a training positive.
     :param negative_radius_m: beyond this distance it may serve as a training negative.
+    :param same_heading_deg: images of one place that look farther apart than this are neither
+        positive nor negative when pairs are labelled.
     :param same_stamp_is_trivial: images of equal stamp are one recording: never a positive
         and not counted as found (Tokyo Time Machine).
     """
@@ -102,6 +107,7 @@ class PlaceDataset:
     true_radius_m: float = TRUE_RADIUS_M
     positive_radius_m: float = POSITIVE_RADIUS_M
     negative_radius_m: float = TRUE_RADIUS_M
+    same_heading_deg: float = HEADING_DEG
     same_stamp_is_trivial: bool = False
 
     def within(self, radius_m: float, beyond_m: float = -1.0) -> list[IntArray]:

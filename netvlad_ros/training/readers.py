@@ -19,10 +19,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.places import PlaceDataset
+
+if TYPE_CHECKING:
+    from netvlad_ros.training.bags import BagConfig
 
 KINDS = ('pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag')
 BAG_SUFFIXES = ('.mcap', '.db3')
@@ -33,12 +36,14 @@ def open_dataset(
     split: str = 'train',
     images: Optional[Union[str, Path]] = None,
     kind: str = 'auto',
+    bag: Optional[BagConfig] = None,
 ) -> PlaceDataset:
     """Return one split of a dataset.
 
     :param path: file or folder.
     :param split: 'train', 'val' or 'test' where the data hold several.
     :param images: folder that names in a list are relative to; by default beside the list.
+    :param bag: how a recording is read.
     :raises InputError: the path is missing, of no known kind or damaged.
     """
     path = Path(path)
@@ -53,7 +58,7 @@ def open_dataset(
     if kind == 'bag':
         from netvlad_ros.training.bags import read_bag
 
-        return read_bag(path, split, root)
+        return read_bag(path, split, root, bag)
     from netvlad_ros.training import lists
 
     if kind == 'utm':

@@ -12,25 +12,29 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.places import LOOK_ALIKE_FROM_M, IntArray, PlaceDataset, PlaceImages
+from netvlad_ros.training.places import (
+    HEADING_DEG,
+    LOOK_ALIKE_FROM_M,
+    IntArray,
+    PlaceDataset,
+    PlaceImages,
+)
 
 BoolArray = npt.NDArray[np.bool_]
-
-# Two views of a place overlap by about half up to this angle (60 degrees field of view).
-HEADING_DEG = 35.0
 
 
 @dataclass(frozen=True)
 class Relations:
     """Pairs by distance: one place up to ``positive_m``, two places beyond ``negative_m``.
 
-    Pairs between the two radii, near ones that look more than ``HEADING_DEG`` apart, and far
-    ones of one look-alike class are neither.
+    Pairs between the two radii, near ones that look more than ``heading_deg`` apart, and
+    far ones of one look-alike class are neither.
     """
 
     images: PlaceImages
     positive_m: float
     negative_m: float
+    heading_deg: float = HEADING_DEG
 
     def pairs(self, rows: npt.ArrayLike, columns: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
         """Return two (n, m) masks: pairs of one place, pairs of two places."""
@@ -42,7 +46,7 @@ class Relations:
             heading = self.images.heading_deg
             turn = np.abs((heading[i][:, None] - heading[j][None] + 180) % 360 - 180)
             # A nan is a heading that this image lacks: its pairs go by distance alone.
-            same &= ~(turn > HEADING_DEG)
+            same &= ~(turn > self.heading_deg)
         look_alike = self.images.look_alike
         if look_alike is not None:
             unclear = look_alike[i][:, None] == look_alike[j][None]
@@ -54,15 +58,16 @@ class Relations:
 def relations_of(dataset: PlaceDataset) -> Relations:
     """Return the relations of all images of a dataset, database first."""
     return Relations(
-        dataset.all_images(), dataset.positive_radius_m, dataset.negative_radius_m
-    )
+        dataset.all_images(), dataset.positive_radius_m, dataset.negative_radius_m,
+        dataset.same_heading_deg,
+    )  # fmt: skip
 
 
 def joined(parts: Sequence[Relations]) -> Relations:
     """Return the images of several datasets as one, far apart from each other.
 
     Radii are those of each part: its positions are scaled to the first one's positive radius, and
-    the negative radius is the largest after that.
+    the negative radius is the largest after that; the angle is the first one's.
     """
     first = parts[0]
     xy_m, look_alike, heading, negative_m = [], [], [], first.negative_m
@@ -86,7 +91,7 @@ def joined(parts: Sequence[Relations]) -> Relations:
         look_alike=np.concatenate(look_alike).astype(np.int64),
         heading_deg=np.concatenate(heading),
     )
-    return Relations(images, first.positive_m, negative_m)
+    return Relations(images, first.positive_m, negative_m, first.heading_deg)
 
 
 class PlaceSampler:
