@@ -43,6 +43,8 @@ remappings = [f'image:={image.removesuffix("/compressed")}']
 for name in ('odom', 'camera_info', 'depth'):
     if topic := (getattr(topics, name) if topics else f'/{name}'):
         remappings.append(f'{name}:={topic}')
+# The player can wait for each image; the default, best effort, is for cameras that cannot.
+arguments.append(f'qos_overrides.{image}.subscription.reliability:=reliable')
 words = [word for a in arguments for word in ('-p', a)]
 words += [word for r in remappings for word in ('-r', r)]
 print(f'IMAGE={shlex.quote(image)} NODE_ARGUMENTS=({shlex.join(words)})')

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
             context, args.model, args.images, args.rate, tuple(args.size), progress
         )
         print(f'stamp to published closure  p50 {latency.closure_p50_ms:7.1f} ms'
-              f'   p95 {latency.closure_p95_ms:7.1f} ms   ({latency.closures} closures)')
+              f'   p95 {latency.closure_p95_ms:7.1f} ms   ({latency.closures} closures,'
+              f' {latency.images_lost} images lost by the DDS)')
         print(f'network forward             p50 {latency.forward_p50_ms:7.1f} ms'
               f'   p95 {latency.forward_p95_ms:7.1f} ms')
         print(f'overhead of the node        p50 {latency.overhead_p50_ms:7.1f} ms')

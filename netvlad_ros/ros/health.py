@@ -51,11 +51,11 @@ class Health:
         with self._lock:
             self._counts[what] += amount
 
-    def problem(self, kind: str, message: str) -> None:
+    def problem(self, kind: str, message: str, amount: int = 1) -> None:
         """Count a problem and log it: the first of its kind at once, then at most every 10 s."""
         now_s = time.monotonic()
         with self._lock:
-            self._problems[kind] += 1
+            self._problems[kind] += amount
             self._recent[kind] = now_s
             last_s = self._logged_s.get(kind)
             if last_s is not None and now_s - last_s < LOG_PERIOD_S:

@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 import rclpy
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -207,9 +208,20 @@ class VprNode(LifecycleNode):
 
     def _subscribe(self, intake: Intake) -> None:
         def subscribe(message_type: Any, topic: str, callback: Any, profile: Any) -> None:
+            def on_lost(event: Any) -> None:
+                self.health.problem(
+                    f'{topic} messages lost on the way',
+                    f'{event.total_count} messages of {topic} were lost on the way here: send '
+                    'compressed images, enlarge the buffers of the DDS, or set '
+                    f'qos_overrides.{self.resolve_topic_name(topic)}.subscription.reliability '
+                    'to reliable',
+                    event.total_count_change,
+                )
+
             self._inputs.append(
                 self.create_subscription(
                     message_type, topic, callback, profile,
+                    event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost),
                     qos_overriding_options=qos.OVERRIDABLE,
                 )
             )
