@@ -10,6 +10,7 @@ import json
 import math
 from pathlib import Path
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -76,6 +77,21 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'protocol: {keyframes: every_frame, exclude_s: 6, gt_gap_s: 6, gt_radius_m: 1}\n'
     )
     return folder
+
+
+def test_stamps_that_repeat_or_jump_back_are_counted_and_left_out(
+    sequence: Path, model: Path, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / 'looped', tmp_path / 'out'
+    shutil.copytree(sequence, folder)
+    (folder / 'groundtruth.txt').unlink()
+    stamps_s = (0.0, 1.0, 1.0, 2.0, 0.5, 1.5, 3.0)
+    rows = [f'{i},{i if i < 5 else i + 1}.png,{stamp_s}' for i, stamp_s in enumerate(stamps_s)]
+    (folder / 'frames.csv').write_text('\n'.join(['index,image,stamp_s', *rows]) + '\n')
+    assert main(['evaluate', str(folder), '-o', str(output), '--model', str(model)]) == 0
+    report = json.loads((output / 'report.json').read_text())
+    assert (report['frames'], report['keyframes']) == (7, 4)
+    assert report['skipped'] == {'stamp not newer than the last': 3}
 
 
 def test_the_command_writes_everything_and_repeats_itself(
