@@ -1,23 +1,29 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Measure recall@N of models on a dataset of places, with the protocol beside it.
+r"""Measure recall@N of models on places, or mean average precision on a retrieval set.
 
 Recall@N is the share of all queries with a right image among the best N. The intervals are 95 %
-bootstrap intervals over distinct query positions.
+bootstrap intervals over distinct query positions. The protocol is printed beside every figure.
+Retrieval sets are known by their layout: the ground-truth files of Oxford5k and Paris6k
+(*_query.txt, or gnd_*.mat) and the file names of INRIA Holidays.
 
   netvlad test pitts30k_test.mat --images pitts/ --split test
   netvlad test walks/ --split val --model start.safetensors trained.safetensors --plot recall.png
   netvlad test tokyo247.mat --images tokyo/ --split test --nms
-  netvlad test walks/ --split val --model start.safetensors --alpha-sweep 1 3 10 30 100
+  netvlad test walks/ --split val --model start.safetensors --alpha-sweep 0.1 0.3 3 10
+  netvlad test oxford/gt --images oxford/jpg        mean average precision of cropped queries
+  netvlad test holidays/jpg
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from netvlad_ros.cli.progress import progress
+from netvlad_ros.cli.retrieval import test_retrieval
 from netvlad_ros.cli.training_data import add_data_arguments, image_source, open_checked
 from netvlad_ros.errors import ConfigError, InputError
 
@@ -37,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--nms', action='store_true',
         help='Keep the best image of each panorama, as the authors do for Tokyo 24/7.',
     )
+    parser.add_argument(
+        '--full-queries', action='store_true',
+        help='Oxford and Paris: ask with the whole image instead of the marked part.',
+    )
     parser.add_argument('--plot', type=Path, help='Draw the recall curves of all models here.')
     parser.add_argument(
         '--alpha-sweep', type=float, nargs='+', metavar='ALPHA',
@@ -46,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, object]:
-    """Test every model and print its recall."""
-    from netvlad_ros.descriptor import load_bundle
-    from netvlad_ros.descriptor.locate import find_model
+    """Test every model and print its recall, or its mean average precision."""
+    from netvlad_ros.training.retrieval import KINDS, retrieval_kind
 
+    if args.kind in KINDS or (args.kind == 'auto' and retrieval_kind(args.dataset)):
+        return test_retrieval(args, _networks(args))
     dataset = open_checked(args)
     group = dataset.database.panorama if args.nms else None
     if args.nms and group is None:
@@ -57,13 +68,9 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     protocol = protocol_of(dataset, args.nms)
     print(protocol)
     results: dict[str, dict[str, Any]] = {}
-    for model in args.model:
-        bundle = load_bundle(find_model(model))
-        for factor in [None, *(args.alpha_sweep or [])]:
-            label = bundle.info.name if factor is None else f'{bundle.info.name} alpha x{factor:g}'
-            network = bundle.network if factor is None else _sharper(bundle.network, factor)
-            recall = _recall(args, network, dataset, group)
-            results[label] = _shown(label, recall, len(dataset.database))
+    for label, network in _networks(args):
+        recall = _recall(args, network, dataset, group)
+        results[label] = _shown(label, recall, len(dataset.database))
     if args.plot:
         from netvlad_ros.training.plots import recall_figure
 
@@ -71,6 +78,22 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         recall_figure(curves, f'{dataset.name} {dataset.split}', args.plot)
         print(f'{args.plot}: recall of {len(curves)} runs')
     return {'protocol': protocol, 'results': results}
+
+
+def _networks(args: argparse.Namespace) -> Iterator[tuple[str, DescriptorNetwork]]:
+    """Yield every model and its variants of the alpha sweep, under labels of their own."""
+    from netvlad_ros.descriptor import load_bundle
+    from netvlad_ros.descriptor.locate import find_model
+
+    seen: set[str] = set()
+    for model in args.model:
+        bundle = load_bundle(find_model(model))
+        # Two runs may have given their models one name; the file tells them apart.
+        name = bundle.info.name if bundle.info.name not in seen else str(model)
+        seen.add(name)
+        yield name, bundle.network
+        for factor in args.alpha_sweep or []:
+            yield f'{name} alpha x{factor:g}', _sharper(bundle.network, factor)
 
 
 def protocol_of(dataset: PlaceDataset, nms: bool) -> str:

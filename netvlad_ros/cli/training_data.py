@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from netvlad_ros.training.images import ImageSource
     from netvlad_ros.training.places import PlaceDataset, PlaceImages
 
-KINDS = ('auto', 'pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag')
+KINDS = ('auto', 'pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag', 'oxford', 'holidays')
 
 T = TypeVar('T')
 

@@ -18,7 +18,7 @@ import numpy as np
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.places import IntArray
-from netvlad_ros.types import UInt8Array
+from netvlad_ros.types import FloatArray, UInt8Array
 
 _log = logging.getLogger(__name__)
 
@@ -95,12 +95,39 @@ class ImageFiles:
         return np.stack(list(self._pool.map(self._one, indices)))
 
     def _one(self, index: int) -> UInt8Array:
-        image = read_rgb(self.paths[index])
+        image = self._read(index)
         shrinks = image.shape[0] * image.shape[1] > self.size_wh[0] * self.size_wh[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         if image.shape[1::-1] == self.size_wh:
             return image
         return np.asarray(cv2.resize(image, self.size_wh, interpolation=method), dtype=np.uint8)
+
+    def _read(self, index: int) -> UInt8Array:
+        return read_rgb(self.paths[index])
+
+
+class CroppedFiles(ImageFiles):
+    """Likewise of a part of each image.
+
+    :param boxes_xyxy: (N, 4) pixels from the left and the top; cut to the image.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], policy: InputPolicy, boxes_xyxy: FloatArray
+    ) -> None:
+        super().__init__(paths, policy)
+        self._boxes_xyxy = boxes_xyxy
+
+    def _read(self, index: int) -> UInt8Array:
+        image = super()._read(index)
+        left, top, right, bottom = np.round(self._boxes_xyxy[index]).astype(int)
+        part = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+        if min(part.shape[:2]) < 1:
+            raise InputError(
+                f'box {self._boxes_xyxy[index].tolist()} lies outside image '
+                f'{str(self.paths[index])!r} of {image.shape[1]}x{image.shape[0]}'
+            )
+        return part
 
 
 class ImageMap:
