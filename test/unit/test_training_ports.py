@@ -1,0 +1,151 @@
+# SPDX-FileCopyrightText: 2026 netvlad_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes nanne and benchmark against the ports' own formulas, and from the command line."""
+
+from dataclasses import replace
+import json
+from pathlib import Path
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from netvlad_ros.cli.main import main
+from netvlad_ros.descriptor import BundleInfo, load_bundle, save_bundle
+from netvlad_ros.descriptor.backbones import make_backbone
+from netvlad_ros.descriptor.network import DescriptorNetwork
+from netvlad_ros.descriptor.poolings import AveragePooling
+from netvlad_ros.descriptor.preprocess import InputPolicy
+from netvlad_ros.descriptor.whitening import whitening_from
+from netvlad_ros.training.settings import TRIPLET_RECIPES, TripletConfig
+from netvlad_ros.training.triplet import TripletData, TripletTrainer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_training_triplet import Linear, make_data
+
+# Only sizes are made small; what the recipes differ in stays as it is.
+SMALL = {'epochs': 2, 'cache_queries': 8, 'sampled': 12, 'negatives': 4}
+
+
+def port(data: TripletData, recipe: str, config: TripletConfig) -> tuple[list[float], nn.Module]:
+    """Train as the ports' loops do: torch's own triplet loss and optimisers, lists and sorts.
+
+    nanne: pytorch-NetVlad main.py and pittsburgh.py. benchmark: train.py and datasets_ws.py of
+    deep-visual-geo-localization-benchmark, mining 'full'.
+    """
+    network = Linear()
+    if recipe == 'nanne':
+        criterion = nn.TripletMarginLoss(margin=0.1**0.5, p=2, reduction='sum')
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-3)
+    else:
+        criterion = nn.TripletMarginLoss(margin=0.1, p=2, reduction='sum')
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-5)
+    places, asks = data.dataset.database.xy_m, data.dataset.queries.xy_m
+    metres = np.sqrt(((asks[:, None] - places[None]) ** 2).sum(axis=2))
+    positives = [np.flatnonzero(row <= 10.0) for row in metres]
+    trainable = np.array([q for q, row in enumerate(positives) if len(row)])
+    losses: list[float] = []
+    memory: dict[int, list[int]] = {}
+    for epoch in range(config.epochs):
+        order = np.random.default_rng([config.seed, 1, epoch]).permutation(trainable)
+        for first in range(0, len(order), config.cache_queries):
+            with torch.no_grad():
+                cached_d, cached_q = (
+                    network(torch.from_numpy(images.images)).half().float().numpy()
+                    for images in (data.database, data.queries)
+                )
+            part = order[first : first + config.cache_queries]
+            for start in range(0, len(part), 4):
+                loss, count = torch.zeros((), dtype=torch.float64), 0
+                for q in part[start : start + 4].tolist():
+                    away = {d: np.linalg.norm(cached_q[q] - row) for d, row in enumerate(cached_d)}
+                    best = min(positives[q].tolist(), key=away.__getitem__)
+                    rng = np.random.default_rng([config.seed, 2, epoch, q])
+                    sampled = rng.permutation(np.flatnonzero(metres[q] > 25.0))[: config.sampled]
+                    pool = {*sampled.tolist(), *memory.get(q, [])}
+                    hard = sorted(pool, key=away.__getitem__)
+                    if recipe == 'nanne':
+                        hard = [d for d in hard if away[d] < away[best] + 0.1**0.5]
+                    hard = hard[: config.negatives]
+                    if not hard:
+                        continue
+                    memory[q] = hard
+                    rows = network(torch.from_numpy(np.stack(
+                        [data.queries.images[q], *data.database.images[[best, *hard]]]
+                    )))  # fmt: skip
+                    for negative in rows[2:]:
+                        loss = loss + criterion(rows[:1], rows[1:2], negative[None])
+                        count += 1
+                if count:
+                    optimiser.zero_grad()
+                    (loss / count).backward()
+                    optimiser.step()
+                    losses.append(float(loss.detach()) / count)
+    return losses, network
+
+
+@pytest.mark.parametrize('recipe', ['nanne', 'benchmark'])
+def test_losses_and_weights_equal_those_of_the_port(tmp_path, recipe):
+    data, config = make_data(), replace(TRIPLET_RECIPES[recipe], **SMALL)
+    trainer = TripletTrainer(Linear(), data, None, config, tmp_path)
+    losses = trainer.run()
+    expected, network = port(data, recipe, config)
+    assert len(losses) == len(expected) >= 10 and min(expected) > 0
+    np.testing.assert_allclose(losses, expected, atol=1e-5, rtol=0)
+    moved = network.weight.detach() - Linear().weight.detach()
+    ours = trainer.network.weight.detach() - Linear().weight.detach()
+    assert float(moved.abs().max()) > 1e-5
+    torch.testing.assert_close(ours, moved, atol=1e-6, rtol=1e-2)
+
+
+def test_the_recipes_are_those_of_the_ports():
+    nanne, benchmark = TRIPLET_RECIPES['nanne'], TRIPLET_RECIPES['benchmark']
+    assert (nanne.epochs, nanne.patience, nanne.halve_every) == (30, 10, 5)
+    assert (nanne.sampled, nanne.negatives, nanne.tuples, nanne.cache_queries) == (
+        1000, 10, 4, 1000,
+    )  # fmt: skip
+    assert (benchmark.epochs, benchmark.patience, benchmark.halve_every) == (1000, 3, 0)
+    assert (benchmark.queries, benchmark.cache_queries, benchmark.negatives) == (5000, 1000, 10)
+
+
+def write_places(folder: Path) -> Path:
+    """Write 6 places 30 m apart, 3 images each, as a table."""
+    folder.mkdir()
+    rows = ['path,east_m,north_m,split,role']
+    rng = np.random.default_rng(0)
+    for place in range(6):
+        look = cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64))
+        for n in range(3):
+            noisy = look + rng.normal(0, 40, look.shape)
+            cv2.imwrite(str(folder / f'{place}{n}.jpg'), noisy.clip(0, 255).astype(np.uint8))
+            role = 'query' if n == 2 else 'database'
+            rows.append(f'{place}{n}.jpg,{30 * place},{2 * n},train,{role}')
+    table = folder / 'images.csv'
+    table.write_text('\n'.join(rows) + '\n')
+    return table
+
+
+@pytest.mark.parametrize('recipe', ['nanne', 'benchmark'])
+def test_the_recipes_run_from_the_command_line(tmp_path, capsys, recipe):
+    torch.manual_seed(0)
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    network = DescriptorNetwork(
+        InputPolicy(height=64, width=96), make_backbone('mobilenet_v3_small_s16'),
+        AveragePooling(), whitening_from(torch.randn(16, 48) / 7, torch.zeros(16)),
+    )  # fmt: skip
+    save_bundle(start, network, BundleInfo('start'))
+    command = f"""train {table} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
+        --val-split train --epochs 2 --json"""
+    assert main(command.split()) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result['batches'] > 0 and set(result['after']) == {'1', '5', '10'}
+    trained = load_bundle(tmp_path / 'run/model.safetensors')
+    training = trained.info.training
+    assert training['recipe'] == recipe and training['config']['squared'] is False
+    assert training['config']['optimiser'] == ('adam' if recipe == 'benchmark' else 'sgd')
+    assert training['config']['margin'] == TRIPLET_RECIPES[recipe].margin
+    before, after = (net.whitening.weight for net in (network, trained.network))
+    assert 0 < float((before - after).detach().abs().max()) < 0.1
