@@ -4,12 +4,18 @@
 """A SLAM backend in one file: odometry and loop closures in, the corrected path out.
 
 The graph has a node for every half metre of odometry and one for each end of a closure. Only
-closures that geometry VERIFIED with a METRIC pose become links; a robust loss keeps a wrong one
-from bending the map. Needs ``pip install gtsam``.
+closures that geometry VERIFIED with a METRIC pose become links, with the covariance of the
+message; a robust loss keeps a wrong one from bending the map. ``pip install gtsam evo``, then
 
+  netvlad simulate drive --drift 3
+  ros2 run netvlad_ros vpr_node --ros-args -p image_transport:=compressed
   python examples/pose_graph_backend.py --ros-args -p trajectory_file:=corrected.tum
+  netvlad play drive
+  python examples/plot_pose_graph.py drive corrected.tum pose_graph.png
 
 Topics: in ``odom``, ``loop_closures``, ``keyframes``, ``/tf_static``; out ``corrected_path``.
+Where tf2_msgs is not installed, ``base_camera_pose`` says where the camera is; for the drive
+``-p base_camera_pose:='[0.2, 0.0, 0.9, -0.4777, 0.4777, -0.5213, 0.5213]'``.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from bisect import bisect, insort
 from pathlib import Path as File
 import signal
 import sys
+from typing import Optional
 
 from geometry_msgs.msg import PoseStamped
 import gtsam
@@ -67,12 +74,12 @@ class PoseGraph:
         self._loss = gtsam.noiseModel.mEstimator.Cauchy.Create(tolerance)
         self._odometry: dict[int, gtsam.Pose3] = {}
         self._stamps_ns: list[int] = []
-        self._closures: dict[tuple[int, int], int] = {}  # (match, query) -> index of its factor
+        self._closures: dict[tuple[int, int], int] = {}  # pair -> index of its factor
         self._clear()
 
     def _clear(self) -> None:
         self._factors, self._values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        self._added: dict[tuple[int, int], int] = {}
+        self._added: dict[tuple[int, int], int] = {}  # pair -> place among the new factors
         self._removed: list[int] = []
 
     def add_pose(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
@@ -127,15 +134,22 @@ class PoseGraph:
         self._clear()
 
     def pose(self, stamp_ns: int) -> gtsam.Pose3:
-        """Return the present estimate of T_map_base."""
+        """Return the present estimate of a node."""
         if self._values.exists(stamp_ns):
             return self._values.atPose3(stamp_ns)
         return self._isam.calculateEstimatePose3(stamp_ns)
 
     def trajectory(self) -> list[tuple[int, np.ndarray]]:
-        """Return stamp [ns] and T_map_base (4, 4) of every node, in order of time."""
+        """Return stamp [ns] and T_map_base (4, 4) of every node, in order of time.
+
+        The first pose is that of the odometry, whatever node the graph is anchored at.
+        """
+        if not self._stamps_ns:
+            return []
         estimate = self._isam.calculateEstimate()
-        return [(stamp_ns, estimate.atPose3(stamp_ns).matrix()) for stamp_ns in self._stamps_ns]
+        first_ns = self._stamps_ns[0]
+        T = self._odometry[first_ns].compose(estimate.atPose3(first_ns).inverse())
+        return [(ns, T.compose(estimate.atPose3(ns)).matrix()) for ns in self._stamps_ns]
 
 
 class PoseGraphBackend(Node):
@@ -154,28 +168,31 @@ class PoseGraphBackend(Node):
         self._mounting = CameraMounting(self)
         self._last_xyz = np.full(3, np.inf)
         self._waiting: list[LoopClosure] = []
-        self._asked = False
+        self._history_wanted: Optional[bool] = None
         self._path = self.create_publisher(Path, 'corrected_path', qos.LATCHED_QOS)
         self.create_subscription(Odometry, 'odom', self._on_odometry, qos.ODOMETRY_QOS)
         self.create_subscription(
             LoopClosureArray, 'loop_closures',
             lambda message: self._waiting.extend(message.closures), qos.RESULT_QOS,
         )
-        # What happened before this node started: the keyframes come latched, the closures on call.
-        self._keyframes = self.create_subscription(
-            Path, 'keyframes', self._on_keyframes, qos.LATCHED_QOS
-        )
+        # What happened before this node started: keyframes come latched, closures when asked for.
+        self.create_subscription(Path, 'keyframes', self._on_keyframes, qos.LATCHED_QOS)
         self._history = self.create_client(GetLoopClosures, 'vpr/get_loop_closures')
         self.create_timer(PERIOD_S, self.update, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_odometry(self, message: Odometry) -> None:
         T_odom_base = pose_from_msg(message.pose.pose)
+        if T_odom_base is None:
+            return
         if np.linalg.norm(T_odom_base[:3, 3] - self._last_xyz) >= self._spacing_m:
             self._last_xyz = T_odom_base[:3, 3]
             self._graph.add_pose(stamp_ns_from_msg(message.header.stamp), T_odom_base)
 
     def _on_keyframes(self, message: Path) -> None:
-        # Newest first: each pose hangs on its neighbour in time, also before the first odometry.
+        if self._history_wanted is not None:
+            return  # odometry and closures are heard since then
+        self._history_wanted = True
+        # Newest first: each pose hangs on its neighbour in time, back from the first odometry.
         for stamped in reversed(message.poses):
             stamp_ns = stamp_ns_from_msg(stamped.header.stamp)
             self._graph.add_pose(stamp_ns, pose_from_msg(stamped.pose))
@@ -196,8 +213,8 @@ class PoseGraphBackend(Node):
 
     def update(self) -> None:
         """Take what has arrived, optimise and publish."""
-        if not self._asked and self._history.service_is_ready():
-            self._asked = True
+        if self._history_wanted and self._history.service_is_ready():
+            self._history_wanted = False
             answer = self._history.call_async(GetLoopClosures.Request())
             answer.add_done_callback(lambda done: self._waiting.extend(done.result().closures))
         self._waiting = [closure for closure in self._waiting if not self._take(closure)]
