@@ -8,7 +8,8 @@ Retrieval sets are known by their layout: the ground-truth files of Oxford5k and
 (*_query.txt, or gnd_*.mat) and the file names of INRIA Holidays.
 
   netvlad test pitts30k_test.mat --images pitts/ --split test
-  netvlad test walks/ --split val --model start.safetensors trained.safetensors --plot recall.png
+  netvlad test walks/ --split val --model start.safetensors trained.safetensors \
+      vlad.safetensors max.safetensors --plot recall.png
   netvlad test tokyo247.mat --images tokyo/ --split test --nms
   netvlad test walks/ --split val --model start.safetensors --alpha-sweep 0.1 0.3 3 10
   netvlad test oxford/gt --images oxford/jpg        mean average precision of cropped queries
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -28,6 +30,7 @@ from netvlad_ros.cli.training_data import add_data_arguments, image_source, open
 from netvlad_ros.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from netvlad_ros.descriptor import ModelBundle
     from netvlad_ros.descriptor.network import DescriptorNetwork
     from netvlad_ros.training.places import IntArray, PlaceDataset
     from netvlad_ros.training.recall import Recall
@@ -57,10 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Test every model and print its recall, or its mean average precision."""
+    from netvlad_ros.training.plots import Curve, recall_figure
     from netvlad_ros.training.retrieval import KINDS, retrieval_kind
 
     if args.kind in KINDS or (args.kind == 'auto' and retrieval_kind(args.dataset)):
-        return test_retrieval(args, _networks(args))
+        networks = ((label, bundle.network) for label, bundle in _variants(args))
+        return test_retrieval(args, networks)
     dataset = open_checked(args)
     group = dataset.database.panorama if args.nms else None
     if args.nms and group is None:
@@ -68,32 +73,38 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     protocol = protocol_of(dataset, args.nms)
     print(protocol)
     results: dict[str, dict[str, Any]] = {}
-    for label, network in _networks(args):
-        recall = _recall(args, network, dataset, group)
+    curves: list[Curve] = []
+    for label, bundle in _variants(args):
+        recall = _recall(args, bundle.network, dataset, group)
         results[label] = _shown(label, recall, len(dataset.database))
+        training = bundle.info.training
+        is_trained = bool(training) and training.get('recipe') != 'cluster'
+        curves.append(
+            Curve(label, results[label]['recall_at'], bundle.network.pooling.kind, is_trained)
+        )
     if args.plot:
-        from netvlad_ros.training.plots import recall_figure
-
-        curves = {name: result['recall_at'] for name, result in results.items()}
-        recall_figure(curves, f'{dataset.name} {dataset.split}', args.plot)
+        title = f'{dataset.name} {dataset.split}'.removesuffix(f'{dataset.split} {dataset.split}')
+        recall_figure(curves, title or dataset.split, args.plot)
         print(f'{args.plot}: recall of {len(curves)} runs')
     return {'protocol': protocol, 'results': results}
 
 
-def _networks(args: argparse.Namespace) -> Iterator[tuple[str, DescriptorNetwork]]:
+def _variants(args: argparse.Namespace) -> Iterator[tuple[str, ModelBundle]]:
     """Yield every model and its variants of the alpha sweep, under labels of their own."""
     from netvlad_ros.descriptor import load_bundle
     from netvlad_ros.descriptor.locate import find_model
 
     seen: set[str] = set()
-    for model in args.model:
-        bundle = load_bundle(find_model(model))
+    # A model that is missing is found before the first one is tested.
+    for model, file in [(model, find_model(model)) for model in args.model]:
+        bundle = load_bundle(file)
         # Two runs may have given their models one name; the file tells them apart.
         name = bundle.info.name if bundle.info.name not in seen else str(model)
         seen.add(name)
-        yield name, bundle.network
+        yield name, bundle
         for factor in args.alpha_sweep or []:
-            yield f'{name} alpha x{factor:g}', _sharper(bundle.network, factor)
+            sharper = dataclasses.replace(bundle, network=_sharper(bundle.network, factor))
+            yield f'{name} alpha x{factor:g}', sharper
 
 
 def protocol_of(dataset: PlaceDataset, nms: bool) -> str:

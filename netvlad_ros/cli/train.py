@@ -34,6 +34,7 @@ from netvlad_ros.cli.train_triplet import add_triplet_settings, train_triplet
 from netvlad_ros.cli.training_data import (
     add_data_arguments,
     add_settings,
+    check_name,
     image_source,
     open_checked,
     open_held_out,
@@ -107,6 +108,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
 
     config = settings_from(args, ModernConfig())
     bundle = load_bundle(find_model(args.model))
+    check_name(bundle, args.name or args.output.name)
     start = {key: value.clone() for key, value in bundle.network.state_dict().items()}
     network = bundle.network
     train_only(network, args.train_layers)

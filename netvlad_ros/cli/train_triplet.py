@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.training_data import (
     add_settings,
+    check_name,
     image_source,
     open_checked,
     open_held_out,
@@ -42,6 +43,7 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     config = settings_from(args, TRIPLET_RECIPES[args.recipe])
     workers = Workers.from_environment()
     bundle = load_bundle(find_model(args.model))
+    check_name(bundle, args.name or args.output.name)
     network = bundle.network
     train_only(network, args.train_layers)
     network.to(device)

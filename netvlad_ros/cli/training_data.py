@@ -14,6 +14,7 @@ from netvlad_ros.errors import ConfigError
 from netvlad_ros.training.bags import BagConfig
 
 if TYPE_CHECKING:
+    from netvlad_ros.descriptor import ModelBundle
     from netvlad_ros.descriptor.network import DescriptorNetwork
     from netvlad_ros.descriptor.preprocess import InputPolicy
     from netvlad_ros.training.images import ImageSource
@@ -140,6 +141,17 @@ def image_source(
     if args.image_cache is None:
         return files
     return ImageMap(files, args.image_cache, progress)
+
+
+def check_name(bundle: ModelBundle, name: str) -> None:
+    """Raise before a long training if its result could not be written under this name.
+
+    :raises ModelError: the name has characters that a file name should not have.
+    """
+    from netvlad_ros.descriptor import BundleInfo
+    from netvlad_ros.descriptor.bundle import make_bundle
+
+    make_bundle(bundle.network, BundleInfo(name))
 
 
 def report_written(path: Path, model_id: str) -> None:
