@@ -10,6 +10,7 @@ Keyframes 0..4 are taken every 10 s at x = 0, 10, 20, 0, 10 m; pairs under 20 s 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from netvlad_ros.evaluation.metrics import (
     top_k_precision_recall,
 )
 from netvlad_ros.evaluation.protocol import Protocol
+from netvlad_ros.evaluation.several import leave_one_out
 from netvlad_ros.evaluation.thresholds import bootstrap, judge, segments_of
 from netvlad_ros.evaluation.truth import (
     NEITHER,
@@ -178,3 +180,25 @@ def test_the_bootstrap_keeps_neighbours_together_and_repeats_itself(decisions: D
     again = bootstrap(decisions, lambda d: recall_at_precision(precision_recall(d), 1.0))
     assert first == again and first.low <= first.value <= first.high
     assert judge(decisions).recommended['1.0'].value == pytest.approx(0.8)
+
+
+def test_leave_one_out_judges_each_recording_by_a_threshold_of_the_others():
+    def run(name: str, scores: list[float], labels: list[int]) -> SimpleNamespace:
+        revisit = np.full(len(scores), True)
+        made = Decisions(np.asarray(scores), np.asarray(labels, np.int8), revisit)
+        return SimpleNamespace(name=name, judgement=SimpleNamespace(decisions={'retrieval': made}))
+
+    runs = [
+        run('a', [0.9, 0.8, 0.5], [RIGHT, WRONG, RIGHT]),
+        run('b', [0.97, 0.86, 0.6], [RIGHT, WRONG, RIGHT]),
+        run('c', [0.95, 0.65], [WRONG, RIGHT]),
+    ]
+    a, b, c = leave_one_out(runs)
+    # Right above 0.95, the best mistake of the others.
+    assert 0.95 < a['threshold'] <= 0.97
+    # Nothing declared is nothing wrong.
+    assert (a['precision'], a['recall']) == (1.0, 0.0)
+    # The surest match of a and c together is a mistake: nothing can be learnt.
+    assert (b['threshold'], b['precision'], b['recall']) == (None, None, None)
+    assert 0.86 < c['threshold'] <= 0.9
+    assert (c['precision'], c['recall']) == (0.0, 0.0)
