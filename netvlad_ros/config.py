@@ -189,7 +189,7 @@ class VerificationConfig:
         8, 'Inliers that a VERIFIED closure needs at least.', minimum=5, maximum=10000
     )
     min_score: float = setting(
-        16.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
+        12.0, "Score that a VERIFIED closure needs at least; 'netvlad evaluate' recommends one.",
         minimum=0.0, maximum=1e6,
     )
     views_in_memory: int = setting(

@@ -204,10 +204,11 @@ class LoopClosureDetector:
         query = self._views.add(keyframe.id, frame)
         published = {closure.match.id for closure in detection.closures}
         answers: list[LoopClosure] = []
+        best_similarity = max((c.similarity for c in detection.candidates), default=-1.0)
         for closure in self._to_verify(detection, keyframe):
             is_certain = any(_geometric_score(a) >= CERTAIN_SCORE for a in answers)
             if closure.match.id in published or not is_certain:
-                answers.append(self._verified(closure, query))
+                answers.append(self._verified(closure, query, best_similarity))
         best = max((_geometric_score(answer) for answer in answers), default=0.0)
         kept = tuple(
             replace(
@@ -374,13 +375,16 @@ class LoopClosureDetector:
                 out.append(self._closure(keyframe, match, candidate, 1, detection.started_ns))
         return out
 
-    def _verified(self, closure: LoopClosure, query: View) -> LoopClosure:
+    def _verified(
+        self, closure: LoopClosure, query: View, best_similarity: float
+    ) -> LoopClosure:
         return self._verifier.verify(
             closure,
             query,
             self._views.get(closure.match),
             self._views.neighbours(closure.query) if closure.query.id != NOT_STORED else (),
             self._views.neighbours(closure.match),
+            best_similarity,
         )
 
 

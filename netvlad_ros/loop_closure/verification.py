@@ -4,7 +4,9 @@
 
 ``verification_score`` is the number of inliers, discounted where they crowd: the geometric mean
 of the inliers and of the cells of a grid that they fill in the image where they fill fewer. A
-poster matched to a poster fills few cells, a place fills many.
+poster matched to a poster fills few cells, a place fills many. Without a METRIC pose nothing
+tells a view from the same scene seen from farther back, and the score is discounted by how much
+less alike the match looks than the query's best candidate.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ LANDMARK_SHARED_NOISE = 0.05
 MIN_LANDMARK_PART = 0.25
 # Without a pose nothing else tells a place from the same building seen from afar.
 MIN_SIZE_RATIO = 0.6
+# A match that looks this much less alike than the best candidate counts 1/e of its score.
+SIMILARITY_SCALE = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,11 @@ class Verifier:
         match: View,
         query_neighbours: Sequence[View] = (),
         match_neighbours: Sequence[View] = (),
+        best_similarity: float = -1.0,
     ) -> LoopClosure:
         """Return the closure as VERIFIED or REJECTED, with matches, score, pose and reason.
 
+        :param best_similarity: of the query's best candidate.
         :param query_neighbours: views near the query in its own session, nearest first; with
             odometry they give landmarks, and so a METRIC pose, to a camera without depth.
         :param match_neighbours: the same of the match.
@@ -109,7 +115,7 @@ class Verifier:
         geometry = self._measure(a, b, pairs, query_neighbours, match_neighbours)
         if time.monotonic() > deadline:
             return _rejected(closure, RejectReason.TIME_BUDGET)
-        return self._decide(closure, a, b, pairs, geometry)
+        return self._decide(closure, a, b, pairs, geometry, best_similarity)
 
     def _measure(
         self,
@@ -224,12 +230,21 @@ class Verifier:
         return depth, sigma
 
     def _decide(
-        self, closure: LoopClosure, a: LocalView, b: LocalView, pairs: IntArray, found: _Geometry
+        self,
+        closure: LoopClosure,
+        a: LocalView,
+        b: LocalView,
+        pairs: IntArray,
+        found: _Geometry,
+        best_similarity: float,
     ) -> LoopClosure:
         """Return the closure with its status, from the number of inliers and their spread."""
         inliers = pairs[found.inliers]
         cells = min(_occupied_cells(a, inliers[:, 0]), _occupied_cells(b, inliers[:, 1]))
         score = float(np.sqrt(cells * len(inliers)))
+        if found.kind != TransformKind.METRIC:
+            lead = max(best_similarity - closure.similarity, 0.0)
+            score *= float(np.exp(-lead / SIMILARITY_SCALE))
         closure = replace(closure, num_inliers=len(inliers), verification_score=score)
         if len(inliers) < self._config.min_inliers or score < self._config.min_score:
             return _rejected(closure, RejectReason.TOO_FEW_INLIERS)

@@ -4,6 +4,7 @@
 
 import csv
 from dataclasses import replace
+import math
 from pathlib import Path
 
 import cv2
@@ -132,6 +133,16 @@ def test_the_same_wall_from_afar_is_no_closure_without_a_pose(verifier):
     far, near = (without(render(at(0.0, z, 0.0)), camera=Camera()) for z in (-6.0, 1.0))
     found = verifier.verify(CLOSURE, far, near)
     assert found.status is ClosureStatus.REJECTED
+
+
+def test_without_a_metric_pose_a_less_similar_match_scores_less(verifier):
+    query, match = render(QUERY), render(MATCH)
+    bare = [without(view, camera=Camera()) for view in (query, match)]
+    best = verifier.verify(CLOSURE, *bare, best_similarity=CLOSURE.similarity)
+    worse = verifier.verify(CLOSURE, *bare, best_similarity=CLOSURE.similarity + 0.05)
+    assert worse.verification_score == pytest.approx(best.verification_score / math.e)
+    metric = [verifier.verify(CLOSURE, query, match, best_similarity=s) for s in (-1.0, 1.0)]
+    assert metric[0].verification_score == metric[1].verification_score
 
 
 @pytest.mark.parametrize('camera', [CAMERA, Camera()], ids=['calibrated', 'uncalibrated'])
