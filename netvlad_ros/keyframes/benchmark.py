@@ -106,8 +106,12 @@ def against_peers(
     plain = faiss.IndexFlatIP(dim)
     plain.add(stored)
 
+    # Another robot's descriptor reaches it as float64[] of a message, its store is float32
+    # (lajoiepy/cslam, loop_closure_sparse_matching.py and nns_matching.py).
+    received = query.astype(np.float64)
+
     def cslam_search() -> object:
-        similar = [1.0 - cosine(query, vector) for vector in stored]
+        similar = [1.0 - cosine(received, vector) for vector in stored]
         return np.argsort(similar)[::-1][:5]
 
     # Its store begins as np.empty((0, dim)), so that every array stacked on it is float64
