@@ -140,12 +140,13 @@ class PoseGraph:
         return self._isam.calculateEstimatePose3(stamp_ns)
 
     def trajectory(self) -> list[tuple[int, np.ndarray]]:
-        """Return stamp [ns] and T_map_base (4, 4) of every node, in order of time.
+        """Optimise; return stamp [ns] and T_map_base (4, 4) of every node, in order of time.
 
         The first pose is that of the odometry, whatever node the graph is anchored at.
         """
         if not self._stamps_ns:
             return []
+        self.update()
         estimate = self._isam.calculateEstimate()
         first_ns = self._stamps_ns[0]
         T = self._odometry[first_ns].compose(estimate.atPose3(first_ns).inverse())
@@ -218,7 +219,6 @@ class PoseGraphBackend(Node):
             answer = self._history.call_async(GetLoopClosures.Request())
             answer.add_done_callback(lambda done: self._waiting.extend(done.result().closures))
         self._waiting = [closure for closure in self._waiting if not self._take(closure)]
-        self._graph.update()
         trajectory = self._graph.trajectory()
         if trajectory:
             header = header_to_msg(trajectory[-1][0], self._frame_id)
@@ -245,17 +245,18 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     rclpy.init(signal_handler_options=SignalHandlerOptions.ALL)
-    backend = PoseGraphBackend()
     try:
-        rclpy.spin(backend)
+        backend = PoseGraphBackend()
+        try:
+            rclpy.spin(backend)
+        finally:
+            backend.save()
     except (ExternalShutdownException, KeyboardInterrupt):
         pass
     except RuntimeError:
-        if backend.context.ok():  # otherwise a timer fired while the context went down
+        if rclpy.ok():  # otherwise the signal came in the middle of a call
             raise
     finally:
-        backend.save()
-        backend.destroy_node()
         rclpy.try_shutdown()
     return 0
 

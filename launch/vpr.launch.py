@@ -23,6 +23,14 @@ PARAMETERS = {
     'map_path': ('map_path', "The map's folder, made if absent; without it, memory only.", None),
     'use_sim_time': ('use_sim_time', 'Take time from /clock.', ['', 'true', 'false']),
 }
+# What each bridge needs beside this package, and how to get it.
+BRIDGES = {
+    'lio_sam': '',
+    'initialpose': '',
+    'hydra': 'pose_graph_tools_msgs, from source: github.com/MIT-SPARK/pose_graph_tools',
+    'kimera': 'pose_graph_tools_msgs, likewise',
+    'rtabmap': 'apt install ros-$ROS_DISTRO-rtabmap-msgs',
+}
 LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 
 
@@ -50,6 +58,8 @@ def start_node(context):
         )
     ]
     bridges = [name for name in context.launch_configurations['bridges'].split(',') if name]
+    if unknown := [name for name in bridges if name not in BRIDGES]:
+        raise ValueError(f'bridges has {unknown[0]!r}, allowed: {", ".join(BRIDGES)}')
     if bridges:
         clock = {key: value for key, value in given.items() if key == 'use_sim_time'}
         nodes.append(
@@ -89,7 +99,8 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'bridges',
             default_value='',
-            description='Systems that get the loop closures too: lio_sam,initialpose.',
+            description='Systems that get the loop closures too, comma-separated: '
+            + '; '.join(f'{name} ({need})' if need else name for name, need in BRIDGES.items()),
         ),
         DeclareLaunchArgument(
             'log_level', default_value='info', description='Least severity.', choices=LOG_LEVELS

@@ -22,7 +22,7 @@ def generate_test_description():
         PythonLaunchDescriptionSource(str(LAUNCH_FILE)),
         launch_arguments={
             'namespace': 'robot1', 'model': MODEL, 'image_topic': '/camera/image',
-            'use_sim_time': 'true', 'log_level': 'info',
+            'use_sim_time': 'true', 'log_level': 'info', 'bridges': 'lio_sam,initialpose',
         }.items(),
     )  # fmt: skip
     return LaunchDescription([node, ReadyToTest()])
@@ -31,6 +31,11 @@ def generate_test_description():
 class NodeComesUp(unittest.TestCase):  # noqa: D101
     def test_it_says_which_model_it_runs(self, proc_output):  # noqa: D102
         proc_output.assertWaitFor('[robot1.vpr]: model ', timeout=90)
+
+
+class BridgesComeUp(unittest.TestCase):  # noqa: D101
+    def test_they_say_what_they_feed(self, proc_output):  # noqa: D102
+        proc_output.assertWaitFor('sends loop closures to lio_sam, initialpose', timeout=90)
 
 
 @launch_testing.post_shutdown_test()

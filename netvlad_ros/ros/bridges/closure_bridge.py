@@ -91,6 +91,7 @@ class ClosureBridge(Node):
         if set(names) & set(PACKAGES):
             self._mounting = CameraMounting(self, self._try_again)
         self._send = {name: self._make(name) for name in names}
+        self.get_logger().info(f'sends loop closures to {", ".join(names)}')
         self._sent: set[tuple[str, str, int, str, int]] = set()
         # Closures that came before the transform of their camera.
         self._waiting: list[LoopClosure] = []
@@ -181,7 +182,7 @@ class ClosureBridge(Node):
 def main(args: Optional[Sequence[str]] = None) -> int:
     """Run the node until it is told to end.
 
-    :returns: 0 after a requested end, 1 if a parameter has a wrong value.
+    :returns: 0 after a requested end, 1 if a parameter has a wrong value or a package is missing.
     """
     # On Jazzy rclpy.init is no context manager.
     rclpy.init(args=args)
@@ -192,6 +193,10 @@ def main(args: Optional[Sequence[str]] = None) -> int:
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # A signal took the context down before the node was complete.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0
