@@ -6,8 +6,9 @@
   up from 0, never change and are never given twice.
 - A keyframe begins a new visit to its place unless the place has a keyframe of the same session
   at most ``visit_gap_s`` older. Without such a keyframe the robot had been elsewhere.
-- A VERIFIED closure between keyframes of two places merges the younger place (larger id) into the
-  older. The younger id stays valid as a name of the older.
+- The surest VERIFIED closure of a keyframe that founded its place merges the younger (larger id) of
+  the two places into the older. The younger id stays valid as a name of the older. Closures of
+  other members, and the less sure ones, merge nothing: they would chain a street into one place.
 - A REJECTED closure between keyframes of one place splits it if nothing else holds the two
   together: members are linked by their closures that are not REJECTED, and a member that has no
   closure to another member is linked to the founder of the place that it was added to. The group
@@ -19,6 +20,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 from typing import Optional
 
 from netvlad_ros.errors import MapError
@@ -84,30 +86,33 @@ class Places:
     def apply(self, closures: Sequence[LoopClosure]) -> None:
         """Merge and split the places of closures that were just stored, as their status says."""
         rejected: set[int] = set()
+        surest: dict[int, LoopClosure] = {}
         for closure in closures:
-            places = dict(
-                self._store.rows(
-                    'SELECT id, place_id FROM keyframes WHERE id IN (?, ?)',
-                    closure.query.id, closure.match.id,
-                )
-            )
-            a, b = places[closure.query.id], places[closure.match.id]
-            if closure.status is ClosureStatus.VERIFIED and a != b:
+            query = closure.query.id
+            if closure.status is ClosureStatus.REJECTED:
+                if self._place_of(query) == self._place_of(closure.match.id):
+                    rejected.add(query)
+            elif closure.status is ClosureStatus.VERIFIED and (
+                query not in surest or _score(closure) > _score(surest[query])
+            ):
+                surest[query] = closure
+        for query, closure in surest.items():
+            a, b = self._place_of(query), self._place_of(closure.match.id)
+            founder = self._store.rows('SELECT founder_id FROM places WHERE id = ?', a)[0][0]
+            if a != b and query == founder:
                 self._merge(max(a, b), min(a, b))
-            elif closure.status is ClosureStatus.REJECTED and a == b:
-                rejected.add(closure.query.id)
         # One look at each place, after all merges: a split reads the closures of every member.
-        places_left = {
-            self._store.rows('SELECT place_id FROM keyframes WHERE id = ?', member)[0][0]
-            for member in rejected
-        }
-        for place_id in sorted(places_left):
+        for place_id in sorted({self._place_of(member) for member in rejected}):
             self._split(place_id)
 
     def members(self, place_id: int) -> list[int]:
         """Return the ids of the keyframes of a place, the oldest first."""
         sql = 'SELECT id FROM keyframes WHERE place_id = ? ORDER BY id'
         return [row[0] for row in self._store.rows(sql, self.resolve(place_id))]
+
+    def _place_of(self, keyframe_id: int) -> int:
+        rows = self._store.rows('SELECT place_id FROM keyframes WHERE id = ?', keyframe_id)
+        return int(rows[0][0])
 
     def _merge(self, younger: int, older: int) -> None:
         for member in self.members(younger):
@@ -185,3 +190,7 @@ class Places:
             last = (session, stamp_ns)
         representative = min((row[0] for row in members), default=founder)
         self._store.put('places', place_id, founder, representative, visits, merged_into)
+
+
+def _score(closure: LoopClosure) -> float:
+    return 0.0 if math.isnan(closure.verification_score) else closure.verification_score

@@ -110,6 +110,25 @@ def test_verified_closure_merges_and_its_rejection_splits_again(tmp_path: Path) 
         assert verify(tmp_path / 'map').faults == ()
 
 
+def test_a_street_of_places_is_not_chained_into_one() -> None:
+    """Three places of one lap; the next lap sees each of them and its neighbours again."""
+    vectors = vectors_of(7)
+    with KeyframeMap.open(None, MODEL, DIM) as store:
+        store.begin_session()
+        add = lambda i, place: store.add(Frame(i * 60 * S, IMAGE), vectors[i], place)[0]  # noqa: E731
+        lap_1 = [add(i, None) for i in range(3)]
+        scores = ((30.0, 20.0, 10.0), (20.0, 30.0, 20.0), (10.0, 20.0, 30.0))
+        for i, row in enumerate(scores):
+            query = add(3 + i, None)
+            link = [closure(query, m, ClosureStatus.VERIFIED) for m in lap_1]
+            store.add_closures(
+                [replace(c, verification_score=s) for c, s in zip(link, row, strict=True)]
+            )
+        member = add(6, 0)
+        store.add_closures([closure(member, lap_1[1], ClosureStatus.VERIFIED)])
+        assert [store.place(i)[1] for i in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+
+
 def test_rejection_splits_only_what_nothing_else_holds() -> None:
     vectors = vectors_of(4)
     with KeyframeMap.open(None, MODEL, DIM) as store:
