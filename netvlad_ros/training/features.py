@@ -42,6 +42,16 @@ def describe(
     return rows  # type: ignore[return-value]
 
 
+def forward_for(network: nn.Module, images: ImageSource, count: int) -> Forward:
+    """Return the fastest forward of a network for so many images.
+
+    It is a snapshot: weights that change later do not reach it.
+    """
+    if count < WORTH_COMPILING:
+        return network
+    return fast_forward(network, torch.from_numpy(images.batch([0])).to(device_of(network)))
+
+
 @torch.no_grad()
 def describe_rows(
     network: nn.Module,
@@ -51,20 +61,20 @@ def describe_rows(
     progress: Progress = no_progress,
     description: str = 'descriptors',
     packed: bool = False,
+    forward: Optional[Forward] = None,
 ) -> None:
     """Compute the descriptors of some images into the rows of ``out`` with their indices.
 
     While one batch is computed the next one is decoded.
 
     :param packed: write to the first rows of ``out`` instead, in the order of ``indices``.
+    :param forward: of ``forward_for``, where several calls share it.
     :raises InputError: a descriptor is not finite.
     """
     if not len(indices):
         return
     device = device_of(network)
-    forward: Forward = network
-    if len(indices) >= WORTH_COMPILING:
-        forward = fast_forward(network, torch.from_numpy(images.batch(indices[:1])).to(device))
+    forward = forward or forward_for(network, images, len(indices))
     size = BATCH if is_convolutional(network) else 1
     parts = [indices[start : start + size] for start in range(0, len(indices), size)]
     start = 0
