@@ -67,7 +67,14 @@ def test_a_shared_forward_gives_the_same_rows(monkeypatch):
     assert few is network and not calls
     many = features.forward_for(network, images, features.WORTH_COMPILING)
     out = np.zeros((5, network.dim), np.float32)
-    features.describe_rows(network, images, np.array([3, 1]), out, forward=many)
+    shared = []
+
+    def forward(pixels):
+        shared.append(len(pixels))
+        return many(pixels)
+
+    features.describe_rows(network, images, np.array([3, 1]), out, forward=forward)
+    assert shared == [2]
     expected = describe(network, images)
     np.testing.assert_allclose(out[[1, 3]], expected[[1, 3]], atol=1e-6)
     assert len(calls) == 1 and not out[[0, 2, 4]].any()
