@@ -26,7 +26,8 @@ if is_colcon:
     scripts += [f'{command} = {NAME}.cli.main:main_by_name' for command in COMMANDS]
 
 EXTRAS = {
-    'backend': ['evo', 'gtsam'],
+    # The last gtsam for Python 3.10 is older than NumPy 2.
+    'backend': ['evo', 'gtsam; python_version >= "3.11"'],
     'milvus': ['milvus-lite', 'pymilvus'],
     'runtimes': ['onnx', 'onnxruntime', 'onnxscript', 'openvino'],
     'simulation': ['pyvista', 'vtk'],

@@ -57,7 +57,7 @@ def draw(
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout='constrained')
+    figure, axes = plt.subplots(figsize=(7.5, 3.8))
     axes.plot(*truth.positions_xyz[:, :2].T, color='0.75', linewidth=6, label='true')
     for (name, (estimate, error_m)), style in zip(
         estimates.items(), ({'color': 'tab:red', 'linestyle': '--'}, {'color': 'tab:blue'}),
@@ -68,8 +68,8 @@ def draw(
     axes.set_aspect('equal')
     axes.set_xlabel('x [m]')
     axes.set_ylabel('y [m]')
-    axes.legend(frameon=False, loc='center')
-    figure.savefig(path, dpi=110)
+    axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110, bbox_inches='tight')
 
 
 def main(bag: str, trajectory: str, picture: str) -> None:

@@ -10,7 +10,7 @@ message; a robust loss keeps a wrong one from bending the map. ``pip install gts
   netvlad simulate drive --drift 3
   ros2 run netvlad_ros vpr_node --ros-args -p image_transport:=compressed
   python examples/pose_graph_backend.py --ros-args -p trajectory_file:=corrected.tum
-  netvlad play drive
+  netvlad play drive --rate 0.5
   python examples/plot_pose_graph.py drive corrected.tum pose_graph.png
 
 Topics: in ``odom``, ``loop_closures``, ``keyframes``, ``/tf_static``; out ``corrected_path``.

@@ -132,7 +132,8 @@ def graph():
 
 
 def test_without_closures_the_path_is_the_odometry(graph):
-    assert end_error_m(graph.trajectory()) == pytest.approx(DRIFT_M, rel=1e-3)
+    poses = [T for _, T in graph.trajectory()]
+    assert np.allclose(poses, list(ODOMETRY.values()), atol=1e-3)
     assert DRIFT_M > 2.0
 
 
@@ -154,17 +155,17 @@ def test_false_closure_loses_against_true_ones(graph):
     for offset in range(5):
         graph.add_closure(link(stamps[offset], stamps[-1 - offset]))
     graph.update()
-    assert end_error_m(graph.trajectory()) < 0.1
+    errors_m = [np.linalg.norm(T[:3, 3] - TRUTH[ns][:3, 3]) for ns, T in graph.trajectory()]
+    assert max(errors_m) < 0.1
 
 
 def test_stamps_may_come_in_any_order():
     graph = backend.PoseGraph(0.05, 0.02, 3.0)
-    for stamp_ns in sorted(ODOMETRY, reverse=True):
-        graph.add_pose(stamp_ns, ODOMETRY[stamp_ns])
-    graph.update()
-    stamps = [stamp_ns for stamp_ns, _ in graph.trajectory()]
-    assert stamps == sorted(ODOMETRY)
-    assert end_error_m(graph.trajectory()) == pytest.approx(DRIFT_M, rel=1e-3)
+    for index in np.random.default_rng(0).permutation(len(ODOMETRY)):
+        graph.add_pose(*list(ODOMETRY.items())[index])
+    stamps_ns, poses = zip(*graph.trajectory(), strict=True)
+    assert list(stamps_ns) == sorted(ODOMETRY)
+    assert np.allclose(poses, list(ODOMETRY.values()), atol=1e-2)
 
 
 class Wire:
