@@ -69,7 +69,7 @@ def recall_figure(curves: Sequence[Curve], title: str, path: Path) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     # Below the axes no curve is hidden, however many there are.
-    figure.legend(loc='outside lower center', ncols=2, fontsize='small')
+    figure.legend(loc='outside lower center', ncols=2, fontsize='small', handlelength=3)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
