@@ -164,11 +164,11 @@ def test_pose_graph_edge_is_the_pose_between_bases(context, reader, keys, topic)
 
 
 class Rtabmap:
-    """What RTAB-Map answers: ten nodes, one a second; it refuses links to the first ones."""
+    """What RTAB-Map answers: a node a second, five more with each call; some links refused."""
 
     def __init__(self, node, msgs, srvs, refuse_below):
         self.msgs, self.refuse_below = msgs, refuse_below
-        self.requests, self.links = [], []
+        self.requests, self.links, self.calls = [], [], 0
         node.create_service(srvs.AddLink, 'rtabmap/add_link', self.add_link)
         node.create_service(srvs.GetMap, 'rtabmap/get_map_data', self.get_map_data)
 
@@ -182,7 +182,8 @@ class Rtabmap:
     def get_map_data(self, request, response):
         """Return nodes and links without images."""
         assert request.graph_only
-        for second in range(1, 11):
+        self.calls += 1
+        for second in range(1, 5 * self.calls + 1):
             node = self.msgs.Node(id=second, stamp=second + 0.125)
             node.pose = pose_to_msg(translation(float(second), 0.0, 0.0))
             response.data.nodes.append(node)
@@ -222,7 +223,7 @@ def test_rtabmap_gets_a_link_between_its_nodes_and_is_seen_to_take_it(context):
         translation(2.125, 0.0, 0.0)
     )
     rtabmap, bridge = rtabmap_run(context, closures, 0, lambda b: b.rtabmap.taken)
-    # The closure of 60 s waits for a node; 9.5 s is nearest to that of 9.125 s.
+    # The closure of 60 s still waits for a node; 9.5 s is nearest to that of 9.125 s.
     (link,) = rtabmap.requests
     assert (link.from_id, link.to_id, link.type) == (2, 9, 1)
     # From node 2 by 0.125 m to the match, by 2 m to the query, back by 0.5 m to node 9.
