@@ -22,7 +22,8 @@ main { display: grid; grid-template-columns: 1fr 380px; gap: 16px; padding: 16px
   box-sizing: border-box; }
 canvas { width: 100%; height: 100%; background: #fff; border: 1px solid #d5dae1; }
 aside { overflow: auto; } h1 { font-size: 18px; margin: 0 0 8px; }
-img { display: block; width: 100%; background: #dde1e7; min-height: 120px; } input { width: 100%; margin: 8px 0; box-sizing: border-box; }
+img { display: block; width: 100%; background: #dde1e7; min-height: 120px; }
+input { width: 100%; margin: 8px 0; box-sizing: border-box; }
 table { border-collapse: collapse; } td { padding: 2px 10px 2px 0; vertical-align: top; }
 a { color: #0b5cad; cursor: pointer; }
 @media (max-width: 800px) { main { grid-template-columns: 1fr; grid-template-rows: 50vh auto; } }

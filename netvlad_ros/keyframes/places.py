@@ -6,8 +6,8 @@
   up from 0, never change and are never given twice.
 - A keyframe begins a new visit to its place unless the place has a keyframe of the same session
   at most ``visit_gap_s`` older. Without such a keyframe the robot had been elsewhere.
-- The surest VERIFIED closure of a keyframe that founded its place merges the younger (larger id) of
-  the two places into the older. The younger id stays valid as a name of the older. Closures of
+- The surest VERIFIED closure of a keyframe that founded its place merges the younger (larger id)
+  of the two places into the older. The younger id stays valid as a name of the older. Closures of
   other members, and the less sure ones, merge nothing: they would chain a street into one place.
 - A REJECTED closure between keyframes of one place splits it if nothing else holds the two
   together: members are linked by their closures that are not REJECTED, and a member that has no
