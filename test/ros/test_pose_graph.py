@@ -54,7 +54,7 @@ SETTINGS = {
     'qos_overrides./image/compressed.subscription.reliability': 'reliable',
     'qos_overrides./odom.subscription.reliability': 'reliable',
 }
-TIMEOUT_S = 60.0
+TIMEOUT_S = 90.0
 
 
 def load(name):
