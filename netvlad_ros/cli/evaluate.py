@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--set', action='append', default=[], metavar='GROUP.NAME=VALUE',
         help='one detector setting, over --config; may be repeated',
     )  # fmt: skip
-    topics = parser.add_argument_group('topics of a bag (found by name or type if not given)')
+    topics = parser.add_argument_group(
+        'topics of a bag', "found by name or type if not given; 'none' leaves one out"
+    )
     for name in ('image', 'odom', 'camera-info', 'depth', 'ground-truth'):
         topics.add_argument(f'--{name}-topic', default='', metavar='TOPIC')
     protocol = parser.add_argument_group(

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 _ODOM_TYPE = 'nav_msgs/msg/Odometry'
 _TF_TYPE = 'tf2_msgs/msg/TFMessage'
+# As the name of a topic that the bag may have: evaluate as if it had not.
+LEFT_OUT = 'none'
 # An image waits this long for the odometry and depth of its stamp, as in the node.
 _MAX_WAIT_NS = NS_PER_S // 2
 # Depth belongs to an image if their stamps differ by less than this.
@@ -102,6 +104,8 @@ class BagSource:
         by_name_only: bool = False,
         leave_out: tuple[str, ...] = (),
     ) -> str:
+        if asked == LEFT_OUT:
+            return ''
         if asked:
             for name in (asked, f'/{asked}'):
                 if name in self._types:

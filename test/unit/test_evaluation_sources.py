@@ -144,6 +144,12 @@ def test_a_bag_gives_frames_with_pose_depth_camera_and_truth(bag: Path) -> None:
     assert known.tolist() == [True, False]
 
 
+def test_a_topic_can_be_left_out(bag: Path) -> None:
+    source = open_source(bag, Topics(depth='none', odom='none'))
+    assert all(f.depth_m is None and f.T_odom_base is None for f in source.frames())
+    assert source.frame_count == 5
+
+
 def test_a_damaged_image_in_a_bag_is_counted_and_left_out(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / 'bag')
     maker.image(S, jpeg(1))
