@@ -26,7 +26,7 @@ from evo.tools.file_interface import read_tum_trajectory_file  # noqa: E402
 from pose_graph_bench import EXAMPLES, FIRST, LAST, MOUNTING, S, Wire, closure, load  # noqa: E402
 
 plot = load('plot_pose_graph')
-# Two laps of a small town in 52 s; of the first ten seeds the one that drifts most.
+# Two laps of a small town in 52 s; of the first eight seeds the one that drifts most.
 DRIVE = DriveConfig(seed=4, length_m=40.0, laps=2.0, reverse=False, rate_hz=2.0, drift=3.0)
 # A machine of two cores keeps up with twice the speed of the drive.
 SETTINGS = {
