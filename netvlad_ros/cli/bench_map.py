@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     }
     chosen = [args.only] if args.only else [part for part in _PARTS if part != 'large']
     summary: dict[str, object] = {}
+    if args.folder is not None:
+        args.folder.mkdir(parents=True, exist_ok=True)
     for part in chosen:
         with tempfile.TemporaryDirectory(dir=args.folder, prefix='bench_map_') as folder:
             figures = parts[part](Path(folder))

@@ -61,12 +61,11 @@ class BlockFile:
         return (head + struct.pack('<I', zlib.crc32(head))).ljust(_HEADER_BYTES, b'\0')
 
     def create(self) -> int:
-        """Make the file, sparse at its full length; returns its descriptor for writing."""
+        """Make the file, sparse at its full length and not yet synced; returns its descriptor."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             _write_all(fd, self._header(), 0)
             os.ftruncate(fd, self.full_bytes)
-            os.fdatasync(fd)  # rows may be lost in a power cut, the format of the file may not
         except BaseException:
             os.close(fd)
             raise

@@ -20,6 +20,9 @@ from netvlad_ros.keyframes.block_file import BlockFile, row_checksum, sync_folde
 from netvlad_ros.types import Float32Array
 
 BLOCK_BYTES = 16 << 20  # one allocation; 1024 rows of 4096 float32
+# Each creation waits for the file system's journal, and an add that falls into it waits as well;
+# files that are empty take no room.
+FILES_AT_ONCE = 4
 TAIL_ROWS = 1024  # more than a robot adds between two rounds of maintenance
 # NumPy copies these with the interpreter locked: an add waits no longer than for this much.
 _READ_BYTES = 1 << 20
@@ -143,8 +146,22 @@ class DescriptorBlocks:
         """Make the block that ``row`` will be in, if it is not there yet."""
         with self._lock:
             if row // self.rows_per_block == len(self.blocks):
-                self.blocks.append(self._block(len(self.blocks), 'create'))
-                self._sync_folder()
+                self.blocks += self._new_blocks(1 if self.folder is None else FILES_AT_ONCE)
+
+    def _new_blocks(self, count: int) -> list[Block]:
+        made: list[Block] = []
+        try:
+            for _ in range(count):
+                made.append(self._block(len(self.blocks) + len(made), 'create'))
+            # Rows may be lost in a power cut, the format of the files may not.
+            for block in made:
+                block.sync()
+            self._sync_folder()
+        except BaseException:
+            for block in made:
+                block.close(0)
+            raise
+        return made
 
     def release(self) -> None:
         """Tell the system that mapped pages need not stay in this process's memory."""
