@@ -16,13 +16,16 @@ _NICE = 10
 
 
 class Maintenance:
-    """A thread that runs its jobs soon after ``wake``, at most every half second.
+    """A thread that runs its jobs soon after ``wake``, and then rests for a while.
 
+    :param pause_s: the rest, in seconds.
     :param jobs: run in order; an exception is logged once per kind and the next job runs.
     """
 
-    def __init__(self, name: str, jobs: list[Callable[[], None]]) -> None:
-        self._jobs = jobs
+    def __init__(
+        self, name: str, jobs: list[Callable[[], None]], pause_s: float = _PAUSE_S
+    ) -> None:
+        self._jobs, self._pause_s = jobs, pause_s
         self._work, self._stop = threading.Event(), threading.Event()
         self._reported: set[str] = set()
         self._thread: Optional[threading.Thread] = threading.Thread(
@@ -52,7 +55,7 @@ class Maintenance:
                 if self._stop.is_set():
                     return
                 self._run(job)
-            self._stop.wait(_PAUSE_S)
+            self._stop.wait(self._pause_s)
 
     def _run(self, job: Callable[[], None]) -> None:
         try:

@@ -37,6 +37,8 @@ from netvlad_ros.types import (
 _UNIT_TOLERANCE = 1e-3  # float16 storage of a unit vector is off by less than 5e-4
 MILVUS = 'milvus+'
 _NS = 1_000_000_000
+# An add that falls into a sync of the file it writes to waits some ms.
+FOLD_PAUSE_S = 2.0
 
 
 class KeyframeMap:
@@ -63,7 +65,8 @@ class KeyframeMap:
         self._closed = False
         self._threads: list[Maintenance] = []
         if not read_only:
-            self._threads.append(Maintenance('map-files', [vectors.maintain, self._fold]))
+            self._threads.append(Maintenance('map-files', [vectors.maintain]))
+            self._threads.append(Maintenance('map-log', [self._fold], FOLD_PAUSE_S))
             self._threads.append(Maintenance('map-index', [vectors.improve]))
             self._wake()
 
