@@ -12,6 +12,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$((RANDOM % 100 + 1))
 # A sourced ROS brings pytest plugins of its own; none is needed here.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+# pytest's last line is to be the last: gRPC's threads (Milvus) write even after it.
+export GRPC_VERBOSITY=NONE
 
 if [[ $# -eq 0 ]]; then
   ruff check .

@@ -49,6 +49,8 @@ def open_milvus(
     :raises ConfigError: the path is not of a known form.
     :raises MapError: the database cannot be reached, or holds a map of another model.
     """
+    # gRPC's threads would write to stderr; what goes wrong is raised to the caller anyway.
+    os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
     from pymilvus import MilvusClient, MilvusException
 
     uri = _uri(path)
