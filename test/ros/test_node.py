@@ -104,6 +104,7 @@ def test_path_markers_and_diagnostics_show_what_happened(bench):
         return {v.key: v.value for v in diagnostics[-1].status[0].values} if diagnostics else {}
 
     drive.bench.spin_until(lambda: facts().get('keyframes') == '6')
+    assert int(facts()['image messages']) >= 6
     assert int(facts()['loop closures']) >= 1
     assert float(facts()['descriptor p50 [ms]']) > 0
 
