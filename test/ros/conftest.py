@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,3 +31,24 @@ def bench() -> Iterator[Callable[..., Bench]]:
     yield make
     for item in benches:
         item.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
+    """Return a starter of processes; those that still run at the end are killed."""
+    from test_processes import Process
+
+    logs = tmp_path / 'logs'
+    logs.mkdir()
+    processes: list[Process] = []
+
+    def launch(command: list[str]) -> Process:
+        processes.append(Process(command, logs))
+        return processes[-1]
+
+    yield launch
+    for item in processes:
+        if item.process.poll() is None:
+            item.process.kill()
+            item.process.wait()
+        item.log.close()

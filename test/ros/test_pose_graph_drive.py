@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_processes import MODEL, NETVLAD, NODE, Process
+from test_processes import MODEL, NETVLAD, NODE
 
 from netvlad_ros.ros.conversions import (
     pose_from_msg,
@@ -44,24 +44,6 @@ def wire():
     wire = Wire()
     yield wire
     wire.close()
-
-
-@pytest.fixture
-def start(tmp_path):
-    logs = tmp_path / 'logs'
-    logs.mkdir()
-    processes = []
-
-    def launch(command):
-        processes.append(Process(command, logs))
-        return processes[-1]
-
-    yield launch
-    for item in processes:
-        if item.process.poll() is None:
-            item.process.kill()
-            item.process.wait()
-        item.log.close()
 
 
 def trajectory_of(path):

@@ -72,24 +72,6 @@ class Process:
 
 
 @pytest.fixture
-def start(tmp_path):
-    logs = tmp_path / 'logs'
-    logs.mkdir()
-    processes = []
-
-    def launch(command):
-        processes.append(Process(command, logs))
-        return processes[-1]
-
-    yield launch
-    for item in processes:
-        if item.process.poll() is None:
-            item.process.kill()
-            item.process.wait()
-        item.log.close()
-
-
-@pytest.fixture
 def sequence(tmp_path):
     """Return a sequence folder: five places, then the first two once more."""
     folder = tmp_path / 'sequence'
