@@ -246,9 +246,7 @@ class MapConfig:
         unit='ms', minimum=0.1, maximum=1e5,
     )
     threads: int = setting(
-        0, 'CPU threads of one search, 0 takes all cores; an exact float32 search takes those of '
-        'NumPy (OPENBLAS_NUM_THREADS).',
-        minimum=0, maximum=256,
+        0, 'CPU threads of one search, 0 takes all cores.', minimum=0, maximum=256,
     )
     visit_gap_s: float = setting(
         20.0, 'A keyframe this much younger than the last one of its place is a new visit.',

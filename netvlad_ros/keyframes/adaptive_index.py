@@ -80,7 +80,7 @@ class AdaptiveIndex:
         return best_of(hits, k)
 
     def _timed_exact(self, query: Float32Array, k: int, selection: Selection) -> Hits:
-        size = self._blocks.row_bytes * sum(high - low for low, high in selection.ranges)
+        size = self._exact.row_bytes * sum(high - low for low, high in selection.ranges)
         start = time.perf_counter()
         hits = self._exact.search(query, k, selection)
         if size > _MEASURE_BYTES:
@@ -96,7 +96,7 @@ class AdaptiveIndex:
             return 'exact', f'fewer than {_MIN_ROWS} keyframes'
         if self._config.index != 'auto':
             return self._config.index, 'asked for'
-        size = count * self._blocks.row_bytes
+        size = count * self._exact.row_bytes
         size_mb, budget_mb = size / _MB, self._config.memory_budget_mb
         expected_ms, budget_ms = 1e3 * size / self._bytes_per_s, self._config.latency_budget_ms
         numbers = (
@@ -148,7 +148,7 @@ class AdaptiveIndex:
         return {
             'index': in_use,
             'index_reason': reason,
-            'index_bytes': self._exact.size_bytes(count)
+            'index_bytes': self._exact.size_bytes()
             + (0 if clustered is None else clustered.size_bytes()),
             'index_rows_clustered': 0 if clustered is None else clustered.rows,
         }

@@ -69,7 +69,10 @@ def times_ms(
 def search_bandwidth(
     folder: Path, threads: int, count: int = 20_000, dim: int = 4096
 ) -> dict[str, float]:
-    """Compare the exact search's speed with NumPy reading the same matrix once."""
+    """Compare the exact search of a float32 map with NumPy reading the same matrix once.
+
+    The bandwidth is that of the float32 matrix, of which the search reads a float16 copy.
+    """
     vectors = unit_vectors(count, dim)
     query = vectors[7]
     config = MapConfig(index='exact', threads=threads)

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact search over fixed blocks: an add never moves what is already there.
 
-Rows of a map on disk are searched in a copy in memory: reading them through the mapped file took
-1.4 times as long (20,000 x 4096 float32, ext4). float32 rows are one BLAS product per block, on
-the threads of NumPy's BLAS: after a pause that took 0.7 times as long as faiss's flat product on
-threads of our own, which first had to wake up. float16 rows are decoded by a faiss scalar
-quantiser per block.
+Every row is compared in float16, by a faiss scalar quantiser per block, which reads half the
+memory of float32. Rounding moves a similarity by at most the length of what was rounded off, and
+that is bounded: all rows that might be among the best are then ranked by their stored float32
+descriptors, so that the answer is the one that comparing in float32 would give.
 """
 
 from __future__ import annotations
@@ -26,7 +25,11 @@ from netvlad_ros.keyframes.blocks import DescriptorBlocks
 from netvlad_ros.keyframes.columns import Range, Selection
 from netvlad_ros.types import Float32Array
 
-_INLINE_BYTES = 2 << 20  # below this, handing work to threads costs more than it saves
+_INLINE_BYTES = 1 << 20  # below this, handing work to threads costs more than it saves
+_SPARE = 16  # rows beyond k that are looked at before it is known how many could be better
+# Float16 has 11 significant bits, and below 2^-14 a fixed step.
+_ROUNDING, _LEAST_STEP = 2.0**-11, 2.0**-24
+_SUM_ERROR = 1e-5  # of a similarity, for the order of summation and rows a little longer than 1
 Hits = tuple[Float32Array, npt.NDArray[np.int64]]
 
 
@@ -34,76 +37,78 @@ class ExactIndex:
     """Compares a query with every selected row.
 
     :param pool: of ``threads`` workers whose faiss runs on one thread each.
+
+    ``row_bytes`` is the memory of a row, and what a search reads of it.
     """
 
     def __init__(self, blocks: DescriptorBlocks, pool: Executor, threads: int) -> None:
         self._blocks, self._pool, self._threads = blocks, pool, threads
-        self._half = blocks.dtype == 'float16'
-        # Rows in memory are searched where they lie; those in files through a copy.
-        self._copies_rows = self._half or blocks.folder is not None
-        self._copies: list[Any] = []  # of each block, None where nobody searches
+        self.row_bytes = 2 * blocks.dim
+        self._rows_at_once = blocks.rows_per_block * blocks.row_bytes // self.row_bytes
+        self._codes: list[Any] = []  # of each block, None where nobody searches
         self._lock = threading.Lock()
 
     def load(self, count: int, first: int = 0) -> None:
         """Take in the rows that a map already has; none before ``first`` will be searched."""
-        if not self._copies_rows:
-            return
+        unused = first // self._rows_at_once
+        self._codes = [None] * unused
         size = self._blocks.rows_per_block
-        self._copies = [None] * (first // size)
         for number, block in enumerate(self._blocks.blocks):
-            if (number + 1) * size > first:
-                self._put(number, 0, block.rows[: max(0, min(size, count - number * size))])
+            start = number * size
+            if start >= unused * self._rows_at_once:
+                self._put(start, block.rows[: max(0, min(size, count - start))])
                 block.release()
 
     def append(self, row: int, stored: npt.NDArray[Any]) -> None:
         """Take in an encoded descriptor that was just written to the blocks."""
-        if self._copies_rows:
-            number, offset = divmod(row, self._blocks.rows_per_block)
-            self._put(number, offset, stored[None])
+        self._put(row, stored[None])
 
     def drop(self, row: int) -> None:
         """Free what only rows before ``row`` need."""
-        for number in range(min(len(self._copies), row // self._blocks.rows_per_block)):
-            self._copies[number] = None
+        for number in range(min(len(self._codes), row // self._rows_at_once)):
+            self._codes[number] = None
 
     def prepare(self, row: int) -> None:
-        """Allocate memory for the block that ``row`` will be in, ahead of time."""
-        number = row // self._blocks.rows_per_block
-        if not self._copies_rows or number != len(self._copies):
+        """Allocate memory for the codes that ``row`` will be in, ahead of time."""
+        number = row // self._rows_at_once
+        if number != len(self._codes):
             return
-        copy = self._new_copy()  # outside the lock: no add waits for it
-        with self._lock:
-            if number == len(self._copies):
-                self._copies.append(copy)
-
-    def _new_copy(self) -> Any:
-        rows, dim = self._blocks.rows_per_block, self._blocks.dim
-        if not self._half:
-            copy = np.empty((rows, dim), np.float32)
-            # The first touch of a huge page takes 3 ms: not in an add, and not with the
-            # interpreter locked, as NumPy would.
-            with open('/dev/zero', 'rb', buffering=0) as zeros:  # noqa: PTH123
-                zeros.readinto(copy.data)
-            return copy
         codes = faiss.IndexScalarQuantizer(
-            dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            self._blocks.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
-        codes.codes.resize(rows * codes.code_size)
-        return codes
+        codes.codes.resize(self._rows_at_once * codes.code_size)
+        with self._lock:  # taken this late, no add waits for the memory
+            if number == len(self._codes):
+                self._codes.append(codes)
 
-    def _put(self, number: int, offset: int, rows: npt.NDArray[Any]) -> None:
-        self.prepare(number * self._blocks.rows_per_block)
-        copy = self._copies[number]
-        if not self._half:
-            copy[offset : offset + len(rows)] = rows
-            return
-        flat = faiss.rev_swig_ptr(copy.codes.data(), copy.codes.size())
-        data = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
-        flat[offset * copy.code_size :][: data.size] = data
-        copy.ntotal = offset + len(rows)
+    def _put(self, row: int, rows: npt.NDArray[Any]) -> None:
+        self.prepare(row)
+        number, offset = divmod(row, self._rows_at_once)
+        codes = self._codes[number]
+        flat = faiss.rev_swig_ptr(codes.codes.data(), codes.codes.size())
+        half = np.ascontiguousarray(rows, np.float16)
+        flat[offset * codes.code_size :][: half.nbytes] = half.view(np.uint8).reshape(-1)
+        codes.ntotal = offset + len(rows)
 
     def search(self, query: Float32Array, k: int, selection: Selection) -> Hits:
         """Return similarities (m,) and rows (m,) of the m <= k most similar selected rows."""
+        if self._blocks.dtype == 'float16':
+            return best_of(self._compare(query, k, selection), k)
+        error = _ROUNDING + 0.5 * _LEAST_STEP * self._blocks.dim**0.5 + _SUM_ERROR
+        wanted = k + _SPARE
+        while True:
+            similarities, rows = best_of(self._compare(query, wanted, selection), wanted)
+            # What is k-th here reaches its value minus the error; what is more than the error
+            # below that cannot.
+            least = similarities[k - 1] - 2.0 * error if len(rows) > k else -np.inf
+            if len(rows) < wanted or similarities[-1] < least:
+                break
+            wanted *= 4
+        rows = rows[similarities >= least]
+        return best_of([(self._blocks.read(rows) @ query, rows)], k)
+
+    def _compare(self, query: Float32Array, k: int, selection: Selection) -> list[Hits]:
+        """Return the k most similar codes of each block."""
         parts = deque(self._parts(selection.ranges))
         rows = sum(high - low for _, low, high in parts)
 
@@ -117,18 +122,17 @@ class ExactIndex:
                 hits.append(self._scan(query, k, part, selection.mask))
 
         # The calling thread works too: a search never waits for a thread to wake up.
-        shared = self._half and rows * query.nbytes > _INLINE_BYTES
-        helpers = min(self._threads, len(parts)) - 1 if shared else 0
+        helpers = min(self._threads, len(parts)) if rows * query.nbytes > _INLINE_BYTES else 0
         jobs = [self._pool.submit(work) for _ in range(helpers)]
         with _one_faiss_thread():
             hits = work()
         for job in jobs:
             if not job.cancel():
                 hits += job.result()
-        return best_of(hits, k)
+        return hits
 
     def _parts(self, ranges: list[Range]) -> list[tuple[int, int, int]]:
-        size, parts = self._blocks.rows_per_block, []
+        size, parts = self._rows_at_once, []
         for low, high in ranges:
             for number in range(low // size, -(-high // size)):
                 start = number * size
@@ -140,42 +144,27 @@ class ExactIndex:
         mask: Optional[npt.NDArray[np.bool_]],
     ) -> Hits:
         number, low, high = part
-        start = number * self._blocks.rows_per_block
-        if mask is not None and not mask[start + low : start + high].all():
-            return self._scan_masked(query, k, part, mask)
-        codes = self._copies[number] if self._half else None
-        if codes is not None:
-            params = faiss.SearchParameters(sel=faiss.IDSelectorRange(low, high, True))  # type: ignore[call-arg]
-            found, rows = codes.search(query[None], min(k, high - low), params=params)
-        else:
-            vectors = np.asarray(self._rows(number)[low:high], np.float32)
-            similarities, rows = _nearest(query, vectors, k)
-            return similarities, rows + low + start
-        return found[0], rows[0] + start
-
-    def _scan_masked(
-        self, query: Float32Array, k: int, part: tuple[int, int, int],
-        mask: npt.NDArray[np.bool_],
-    ) -> Hits:
-        number, low, high = part
-        start = number * self._blocks.rows_per_block
-        chosen = low + np.flatnonzero(mask[start + low : start + high])
-        if len(chosen) == 0:
+        start = number * self._rows_at_once
+        chosen: Any = faiss.IDSelectorRange(low, high, True)  # type: ignore[call-arg]
+        count = high - low
+        if mask is not None:
+            inside = np.zeros(high, bool)
+            inside[low:] = mask[start + low : start + high]
+            count = int(np.count_nonzero(inside))
+            bits: Any = np.packbits(inside, bitorder='little')
+            chosen = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg]
+        if (codes := self._codes[number]) is None:
+            rows = start + (np.arange(low, high) if mask is None else np.flatnonzero(inside))
+            return self._blocks.read(rows) @ query, rows
+        if count == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        vectors = np.asarray(self._rows(number)[chosen], np.float32)
-        similarities, rows = _nearest(query, vectors, k)
-        return similarities, chosen[rows] + start
+        params = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
+        similarities, found = codes.search(query[None], min(k, count), params=params)
+        return similarities[0], found[0] + start
 
-    def _rows(self, number: int) -> npt.NDArray[Any]:
-        copy = self._copies[number] if self._copies_rows and not self._half else None
-        return self._blocks.blocks[number].rows if copy is None else copy
-
-    def size_bytes(self, count: int) -> int:
-        """Return the memory that searching takes: copies, or the rows where they lie."""
-        if not self._copies_rows:
-            return count * self._blocks.row_bytes
-        held = sum(copy is not None for copy in self._copies)
-        return held * self._blocks.rows_per_block * self._blocks.row_bytes
+    def size_bytes(self) -> int:
+        """Return the memory that searching takes."""
+        return sum(codes.codes.size() for codes in self._codes if codes is not None)
 
 
 @contextmanager
@@ -187,17 +176,6 @@ def _one_faiss_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-def _nearest(query: Float32Array, vectors: Float32Array, k: int) -> Hits:
-    """Return the k most similar rows, and those that tie with the last of them."""
-    count = len(vectors)
-    similarities = vectors @ query
-    if count <= k:
-        return similarities, np.arange(count)
-    least = np.partition(similarities, count - k)[count - k]
-    rows = np.flatnonzero(similarities >= least)
-    return similarities[rows], rows
 
 
 def best_of(hits: list[Hits], k: int) -> Hits:

@@ -118,6 +118,22 @@ def test_search_of_an_empty_map_ties_and_k(kind) -> None:
         assert len(store.search(vector, 100)) == 4
 
 
+def test_float32_search_tells_apart_what_float16_cannot(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    vectors = unit_vectors(1) + 3e-5 * rng.standard_normal((400, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    query = vectors[123] + 0.5 * unit_vectors(2)[1]
+    query /= np.linalg.norm(query)
+    best = np.argsort(-(vectors.astype(float) @ query.astype(float)))[:3]
+    coarse = np.argsort(-(vectors.astype(np.float16).astype(float) @ query.astype(float)))[:3]
+    assert coarse.tolist() != best.tolist()
+    for path in (None, tmp_path):
+        with KeyframeMap.open(path, MODEL, DIM) as store:
+            fill(store, vectors)
+            ids = [keyframe.id for keyframe in store.keyframes()]
+            assert [n.keyframe_id for n in store.search(query, 3)] == [ids[i] for i in best]
+
+
 def test_reopened_map_has_everything(kind) -> None:
     path, config = kind
     if path is None:
@@ -321,14 +337,14 @@ def test_clustered_index_is_trained_beside_the_map_and_finds_what_exact_finds(
 
 
 def test_auto_says_what_it_chose_and_why() -> None:
-    tight = MapConfig(memory_budget_mb=1.0)
+    tight = MapConfig(memory_budget_mb=1.0, latency_budget_ms=0.1)
     with KeyframeMap.open(None, MODEL, DIM, tight) as store:
         store.begin_session()
         fill(store, unit_vectors(5))
         stats = store.stats()
         assert (stats['index'], stats['index_reason']) == ('exact', 'fewer than 10000 keyframes')
         choose = store._vectors._index.choose
-        # Exact takes 1.28 MB of the budget of 1 MB; int8 codes may take half of the budget.
+        # Exact takes 0.64 MB and 0.13 ms; int8 codes may take half of the memory.
         assert choose(10_000)[0] == 'ivf_int8'
         assert choose(20_000)[0] == 'ivf_pq'
         assert choose(5_000)[0] == 'exact'
