@@ -73,6 +73,7 @@ setup(
         'rosbags-image',
         'safetensors',
         'scipy',
+        'threadpoolctl',
         'torch',
         'torchvision',
         'tqdm',

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     """Time features and verification; half of the pairs are neighbours, half are far apart."""
     import cv2
     import numpy as np
+    from threadpoolctl import threadpool_limits
 
     from netvlad_ros.config import VerificationConfig
     from netvlad_ros.errors import InputError
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         raise InputError(f'{args.source} holds {len(frames)} images, at least 2 are needed')
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    try:
+    with threadpool_limits(1, 'blas'):
         verifier = Verifier(replace(VerificationConfig(), features=args.features))
         views = [View.from_frame(frame) for frame in frames]
         feature_ms, counts = [], []
@@ -68,8 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
             answer = verifier.verify(closure, views[query], views[match])
             verify_ms.append(1e3 * (time.process_time() - began))
             verified += answer.status is ClosureStatus.VERIFIED
-    finally:
-        cv2.setNumThreads(threads)
+    cv2.setNumThreads(threads)
     height, width = frames[0].image_rgb.shape[:2]
     summary: dict[str, Any] = {
         'source': args.source,

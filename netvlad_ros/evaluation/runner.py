@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, Optional
 
+from threadpoolctl import threadpool_limits
+
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
@@ -63,7 +65,8 @@ def evaluate_source(
     protocol, config = split_protocol({**source.protocol, **overrides}, config)
     check = PlainCheck() if with_baselines else None
     watch = check.watch if check is not None else None
-    result = replay(source, descriptor, config, progress=progress, watch=watch)
+    with threadpool_limits(1, 'blas'):  # as the node does
+        result = replay(source, descriptor, config, progress=progress, watch=watch)
     evaluation = evaluate(
         source.name,
         str(source.path),

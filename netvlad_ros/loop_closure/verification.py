@@ -16,15 +16,17 @@ from dataclasses import dataclass, replace
 import time
 from typing import Optional
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.config import VerificationConfig
 from netvlad_ros.geometry import inverse
+from netvlad_ros.loop_closure.geometry.bundle import adjust
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance
 from netvlad_ros.loop_closure.geometry.features import Features, make_extractor
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers
-from netvlad_ros.loop_closure.geometry.landmarks import Sighting, refined_motion, triangulate
+from netvlad_ros.loop_closure.geometry.landmarks import Sighting, sighting, triangulate
 from netvlad_ros.loop_closure.geometry.matching import IntArray, match_mutual
 from netvlad_ros.loop_closure.geometry.pnp import MIN_POINTS, absolute_pose, back_project
 from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose
@@ -43,15 +45,15 @@ GRID_COLUMNS = 24
 # Noise of consumer depth cameras grows with the square of depth (Khoshelham and Elberink 2012).
 DEPTH_SIGMA_M = 0.002
 DEPTH_SIGMA_PER_M = 0.002
-# Part of the noise that all points share (lens model, light, timing; for landmarks the motion
-# between keyframes too), so that it neither averages out nor shows in the residuals. Measured on
-# the rendered drive, where these make the mean NEES that of an honest covariance.
-DEPTH_SHARED_NOISE = 0.02
-LANDMARK_SHARED_NOISE = 0.05
+# Part of the noise that all points share (lens model, light, timing), so that it neither averages
+# out nor shows in the residuals. Measured on the rendered drive, where it makes the mean NEES
+# that of an honest covariance.
+DEPTH_SHARED_NOISE = 0.022
 # A pose from fewer of the inliers than this would contradict most of what the views agree on.
 MIN_LANDMARK_PART = 0.25
+MIN_AGREEING_PART = 0.9
 # Without a pose nothing else tells a place from the same building seen from afar.
-MIN_SIZE_RATIO = 0.6
+MIN_SIZE_RATIO = 0.7
 # A match that looks this much less alike than the best candidate counts 1/e of its score.
 SIMILARITY_SCALE = 0.05
 
@@ -176,58 +178,64 @@ class Verifier:
         neighbours_b: Sequence[View],
     ) -> Optional[_Geometry]:
         """Return the pose from points triangulated with odometry, on the side that has more."""
+        assert a.rays is not None and b.rays is not None
+        kept = pairs[inliers]
+        seen_a = self._sightings(a, kept[:, 0], neighbours_a, error_px)
+        seen_b = self._sightings(b, kept[:, 1], neighbours_b, error_px)
         best: Optional[_Geometry] = None
-        for sides, neighbours in (
-            (_Sides(a, b, pairs, True), neighbours_a),
-            (_Sides(b, a, pairs[:, ::-1], False), neighbours_b),
+        for sides, seen in (
+            (_Sides(a, b, pairs, True), seen_a),
+            (_Sides(b, a, pairs[:, ::-1], False), seen_b),
         ):
-            depth, sigma = self._landmark_depth(sides, inliers, neighbours, error_px)
-            metric = _metric(sides, inliers, depth, sigma, error_px, LANDMARK_SHARED_NOISE)
-            if metric is None or metric.T_match_query is None or metric.covariance is None:
-                continue
-            if best is None or metric.inliers.sum() > best.inliers.sum():
-                # A wrong length of the odometry scales all landmarks of a view, and the
-                # translation with them: no residual shows it.
-                t = metric.T_match_query[:3, 3]
-                covariance = metric.covariance.copy()
-                covariance[:3, :3] += self._config.odometry_noise**2 * np.outer(t, t)
-                best = replace(metric, covariance=covariance)
-        if best is None or int(best.inliers.sum()) < MIN_LANDMARK_PART * int(inliers.sum()):
+            rays = a.rays if sides.from_query else b.rays
+            depth, sigma = np.full((2, len(pairs)), np.nan)
+            depth[inliers], sigma[inliers] = triangulate(
+                rays[sides.pairs[inliers, 0]], seen, sides.source.focal_px, error_px
+            )
+            metric = _metric(sides, inliers, depth, sigma, error_px, 0.0)
+            if metric is not None and (best is None or metric.inliers.sum() > best.inliers.sum()):
+                best = metric
+        if (
+            best is None or best.T_match_query is None
+            or int(best.inliers.sum()) < MIN_LANDMARK_PART * len(kept)
+        ):
             return None
-        return replace(best, inliers=inliers)
-
-    def _landmark_depth(
-        self, sides: _Sides, inliers: BoolArray, neighbours: Sequence[View], error_px: float
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return depth and deviation (M,) of the matched points on the source side."""
-        source, unknown = sides.source, np.full(len(inliers), np.nan)
-        rows = sides.pairs[inliers, 0]
-        T_centre = _camera_in_odom(source)
-        if T_centre is None or source.rays is None:
-            return unknown, unknown
-        centre = Features(
-            source.features.points_px[rows], source.features.descriptors[rows],
-            source.features.step_px, source.features.ratio_power,
+        focal = float(np.sqrt(a.focal_px * b.focal_px))
+        adjusted = adjust(
+            best.T_match_query, a.rays[kept[:, 0]], b.rays[kept[:, 1]], seen_a, seen_b, focal,
+            error_px, self._config.odometry_noise,
         )
-        sightings = []
+        if adjusted is None or adjusted.agree.mean() < MIN_AGREEING_PART:
+            return None
+        return _Geometry(inliers, TransformKind.METRIC, adjusted.T, adjusted.covariance)
+
+    def _sightings(
+        self, centre: LocalView, rows: IntArray, neighbours: Sequence[View], error_px: float
+    ) -> list[Sighting]:
+        """Return what the neighbours of a view see of its points in ``rows``."""
+        T_centre = _camera_in_odom(centre)
+        if T_centre is None or centre.rays is None:
+            return []
+        features, rays = centre.features, centre.rays[rows]
+        points = Features(
+            features.points_px[rows], features.descriptors[rows], features.step_px,
+            features.ratio_power,
+        )
+        out = []
         for view in neighbours:
             near = view.local(self.extractor)
             T_near = None if near is None else _camera_in_odom(near)
             if near is None or near.rays is None or T_near is None:
                 continue
-            seen = match_mutual(centre, near.features, self._config.match_ratio)
+            seen = match_mutual(points, near.features, self._config.match_ratio)
             seen = seen[near.valid[seen[:, 1]]]
-            centre_rays, near_rays = source.rays[rows[seen[:, 0]]], near.rays[seen[:, 1]]
-            motion = refined_motion(
-                inverse(T_near) @ T_centre, centre_rays, near_rays, source.focal_px, error_px
+            found = sighting(
+                inverse(T_near) @ T_centre, seen[:, 0], rays[seen[:, 0]], near.rays[seen[:, 1]],
+                centre.focal_px, error_px,
             )
-            if motion is not None:
-                sightings.append(Sighting(motion, seen[:, 0], near_rays))
-        depth, sigma = unknown.copy(), unknown.copy()
-        depth[inliers], sigma[inliers] = triangulate(
-            source.rays[rows], sightings, source.focal_px, error_px
-        )
-        return depth, sigma
+            if found is not None:
+                out.append(found)
+        return out
 
     def _decide(
         self,
@@ -304,12 +312,13 @@ def _occupied_cells(view: LocalView, rows: IntArray) -> int:
 
 def _size_ratio(a: LocalView, b: LocalView, inliers: IntArray) -> float:
     """Return 1 where both views see the inliers at one size, 0.5 where one sees them doubled."""
-    extents = []
-    for view, rows in ((a, inliers[:, 0]), (b, inliers[:, 1])):
-        points = view.features.points_px[rows] / view.camera.size_wh[0]
-        from_centre = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-        extents.append(max(float(np.median(from_centre)), 1e-6))
-    return min(extents) / max(extents)
+    points_a = a.features.points_px[inliers[:, 0]] / a.camera.size_wh[0]
+    points_b = b.features.points_px[inliers[:, 1]] / b.camera.size_wh[0]
+    similarity, _ = cv2.estimateAffinePartial2D(points_a, points_b, method=cv2.LMEDS)
+    if similarity is None:
+        return 0.0
+    scale = float(np.hypot(similarity[0, 0], similarity[1, 0]))
+    return min(scale, 1.0 / max(scale, 1e-6))
 
 
 def _spread(inliers: BoolArray, subset: BoolArray) -> BoolArray:

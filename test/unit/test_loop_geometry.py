@@ -11,11 +11,12 @@ from scipy.spatial.transform import Rotation
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.geometry import inverse
+from netvlad_ros.loop_closure.geometry import bundle
 from netvlad_ros.loop_closure.geometry.camera_model import project, undistort
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance, perturbed, pose_error
 from netvlad_ros.loop_closure.geometry.features import Features
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers, is_fundamental
-from netvlad_ros.loop_closure.geometry.landmarks import Sighting, refined_motion, triangulate
+from netvlad_ros.loop_closure.geometry.landmarks import refined_motion, sighting, triangulate
 from netvlad_ros.loop_closure.geometry.matching import match_mutual
 from netvlad_ros.loop_closure.geometry.pnp import absolute_pose, back_project
 from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose
@@ -261,7 +262,9 @@ def test_landmarks_take_their_scale_from_odometry():
         assert motion is not None
         assert np.degrees(np.linalg.norm(pose_error(motion, T)[3:])) < 0.2, 'matches correct it'
         assert np.linalg.norm(motion[:3, 3]) == pytest.approx(np.linalg.norm(T[:3, 3]))
-        sightings.append(Sighting(motion, np.arange(len(points)), rays))
+        near = sighting(bent, np.arange(len(points)), centre, rays, FOCAL_PX, ERROR_PX)
+        np.testing.assert_array_equal(near.T_neighbour_centre, motion)
+        sightings.append(near)
     depth, sigma = triangulate(centre, sightings, FOCAL_PX, ERROR_PX)
     known = np.isfinite(depth)
     assert known[15:].mean() > 0.8
@@ -269,6 +272,37 @@ def test_landmarks_take_their_scale_from_odometry():
     errors = (depth - points[:, 2])[15:][known[15:]] / points[15:, 2][known[15:]]
     assert np.median(np.abs(errors)) < 0.02
     assert (sigma[known] > 0).all()
+
+
+def test_adjustment_of_landmarks_beats_its_start_and_is_honest(monkeypatch):
+    """Odometry is off by one scale and bends by what the adjustment allows it."""
+    monkeypatch.setattr(bundle, 'SHARED_NOISE', 0.0)  # made-up noise is all independent
+    T = pose(0.8, -0.1, 0.5, 2, -8, 1)
+    start = pose(0.9, -0.2, 0.4, 2, -7, 1)
+    better = []
+
+    def estimate(rng: np.random.Generator):
+        points = scene(rng)
+        count, scale = np.arange(len(points)), 1.0 + rng.normal(0.0, 0.02)
+        second = points @ T[:3, :3].T + T[:3, 3]
+        neighbours = []
+        for cloud, x in ((points, -0.6), (points, 0.7), (second, 0.6)):
+            step = pose(x, 0.0, 0.1, 0, 3, 0)
+            turn = rng.normal(0.0, np.degrees(bundle.ODOMETRY_TURN_RAD), 3)
+            odom = pose(x * scale, 0.0, 0.1 * scale, 0, 3, 0) @ pose(0, 0, 0, *turn)
+            a, b = seen(cloud, np.eye(4), rng, 0.0), seen(cloud, step, rng, 0.4)
+            neighbours.append(sighting(odom, count, a, b, FOCAL_PX, ERROR_PX))
+        found = bundle.adjust(
+            start, seen(points, np.eye(4), rng, 0.0), seen(points, T, rng, 0.4), neighbours[:2],
+            neighbours[2:], FOCAL_PX, ERROR_PX, 0.02,
+        )
+        better.append(np.linalg.norm(pose_error(found.T, T)) < 0.2 * np.linalg.norm(
+            pose_error(start, T)
+        ))
+        return found.T, found.covariance, T
+
+    assert 3.0 <= nees(estimate) <= 12.0
+    assert np.mean(better) > 0.9
 
 
 def test_odometry_that_the_images_deny_gives_no_landmarks():

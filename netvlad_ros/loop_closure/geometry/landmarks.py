@@ -16,7 +16,7 @@ import numpy.typing as npt
 import poselib
 from scipy.spatial.transform import Rotation
 
-from netvlad_ros.loop_closure.geometry.covariance import skew
+from netvlad_ros.loop_closure.geometry.relative_pose import sampson_px
 from netvlad_ros.types import FloatArray
 
 # A smaller parallax leaves the depth of a point to the noise.
@@ -34,11 +34,13 @@ REFINE_STEPS = 3
 class Sighting:
     """Points of the central view as one neighbour sees them.
 
-    :param T_neighbour_centre: (4, 4) from odometry.
+    :param T_odom: (4, 4) maps the central view's frame into the neighbour's, by odometry.
+    :param T_neighbour_centre: (4, 4) the same, refined by the matches.
     :param rows: (M,) rows of the points in the central view.
     :param rays: (M, 2) where the neighbour sees them, undistorted, at depth 1.
     """
 
+    T_odom: FloatArray
     T_neighbour_centre: FloatArray
     rows: npt.NDArray[np.int64]
     rays: FloatArray
@@ -77,6 +79,26 @@ def refined_motion(
     return T
 
 
+def sighting(
+    T_odom: FloatArray,
+    rows: npt.NDArray[np.int64],
+    rays: FloatArray,
+    neighbour_rays: FloatArray,
+    focal_px: float,
+    max_error_px: float,
+) -> Optional[Sighting]:
+    """Return the matches with a neighbour that fit one motion; None where there is none.
+
+    :param rows: (M,) of the matched points in the central view.
+    :param rays: (M, 2) of them in the central view; neighbour_rays likewise in the neighbour.
+    """
+    motion = refined_motion(T_odom, rays, neighbour_rays, focal_px, max_error_px)
+    if motion is None:
+        return None
+    fits = np.abs(sampson_px(motion, rays, neighbour_rays, focal_px)) <= max_error_px
+    return Sighting(T_odom, motion, rows[fits], neighbour_rays[fits])
+
+
 def triangulate(
     rays: FloatArray,
     sightings: list[Sighting],
@@ -92,27 +114,25 @@ def triangulate(
     """
     count = len(rays)
     inverse_depth = np.zeros(count)
-    usable = [_usable(rays, sighting, focal_px, max_error_px) for sighting in sightings]
     information = np.zeros(count)
     for _ in range(REFINE_STEPS):
         information = np.zeros(count)
         gradient = np.zeros(count)
-        for sighting, keep in zip(sightings, usable, strict=True):
-            rows = sighting.rows[keep]
+        for seen in sightings:
+            rows = seen.rows
             residual, slope = _inverse_depth_error(
-                rays[rows], sighting.rays[keep], sighting.T_neighbour_centre, inverse_depth[rows]
+                rays[rows], seen.rays, seen.T_neighbour_centre, inverse_depth[rows]
             )
             np.add.at(information, rows, (slope * slope).sum(axis=1))
             np.add.at(gradient, rows, (slope * residual).sum(axis=1))
         known = information > 0.0
         inverse_depth[known] -= gradient[known] / information[known]
     worst = np.zeros(count)
-    for sighting, keep in zip(sightings, usable, strict=True):
-        rows = sighting.rows[keep]
+    for seen in sightings:
         residual, _ = _inverse_depth_error(
-            rays[rows], sighting.rays[keep], sighting.T_neighbour_centre, inverse_depth[rows]
+            rays[seen.rows], seen.rays, seen.T_neighbour_centre, inverse_depth[seen.rows]
         )
-        np.maximum.at(worst, rows, focal_px * np.linalg.norm(residual, axis=1))
+        np.maximum.at(worst, seen.rows, focal_px * np.linalg.norm(residual, axis=1))
     sigma_ray = 0.5 * max_error_px / focal_px
     with np.errstate(divide='ignore', invalid='ignore'):
         depth = 1.0 / inverse_depth
@@ -122,20 +142,6 @@ def triangulate(
         good = (worst <= max_error_px) & (parallax_rad >= np.radians(MIN_PARALLAX_DEG))
     good &= (information > 0.0) & (inverse_depth > 0.0)
     return np.where(good, depth, np.nan), np.where(good, sigma, np.nan)
-
-
-def _usable(
-    rays: FloatArray, sighting: Sighting, focal_px: float, max_error_px: float
-) -> npt.NDArray[np.bool_]:
-    """Tell which matches with a neighbour fit the epipolar geometry of odometry."""
-    T = sighting.T_neighbour_centre
-    a = np.column_stack([rays[sighting.rows], np.ones(len(sighting.rows))])
-    b = np.column_stack([sighting.rays, np.ones(len(sighting.rows))])
-    E = skew(T[:3, 3]) @ T[:3, :3]
-    Ea, Eb = a @ E.T, b @ E
-    norm = np.sqrt(Ea[:, 0] ** 2 + Ea[:, 1] ** 2 + Eb[:, 0] ** 2 + Eb[:, 1] ** 2)
-    error = focal_px * np.abs((b * Ea).sum(axis=1)) / np.maximum(norm, 1e-12)
-    return np.asarray(error <= max_error_px)
 
 
 def _inverse_depth_error(
