@@ -166,7 +166,7 @@ class VerificationConfig:
         800, 'Local features kept per keyframe.', minimum=50, maximum=10000
     )
     feature_width_px: int = setting(
-        360, 'Wider images are reduced to this width before features are found; 0 never.',
+        320, 'Wider images are reduced to this width before features are found; 0 never.',
         unit='px', minimum=0, maximum=10000,
     )
     enlarge_below_px: int = setting(

@@ -27,7 +27,16 @@ from netvlad_ros.types import FloatArray
 IntArray = npt.NDArray[np.int64]
 
 DEPTH_STEPS = 3  # before the poses move
-STEPS = 6
+MAX_STEPS = 20
+# Of the cost, in units of noise: what is left to gain is far less than one deviation.
+CONVERGED = 0.01
+# Distance of two views over the depth of a point. Nothing is recognised from so far aside as the
+# upper bound says, and nothing lies behind infinity: such a point is a wrong match, and one alone,
+# supposedly near, would fix the whole translation.
+MAX_PARALLAX, MIN_PARALLAX = 0.7, -0.1
+# Inverse squared deviation of inverse depths, in m^2, before anything is seen. Small: all points
+# together would else be pulled away.
+NEARNESS = 1e-4
 MIN_DEPTH = 0.05  # in the unit of the poses; nearer points project to nothing
 # How far odometry between neighbours may be off sideways, as part of the way, and in rotation.
 # The matches know both better: this only holds what they leave open.
@@ -96,17 +105,22 @@ def adjust(
     poses = np.stack([T, *(sighting.T_neighbour_centre for sighting in sightings)])
     priors = [_odometry_information(sighting.T_odom, odometry_noise) for sighting in sightings]
     directions = np.column_stack([rays_first, np.ones(count)])[seen.point]
-    inverse_depth = np.zeros(count)
+    inverse_depth, plausible = np.zeros(count), np.ones(count, dtype=bool)
     sigma = 0.5 * max_error_px / focal_px
     size = 6 * len(poses)
-    for step in range(DEPTH_STEPS + STEPS):
-        residual, J, by_depth = _project(seen, poses, directions, inverse_depth[seen.point])
+    for step in range(DEPTH_STEPS + MAX_STEPS):
+        shift = _shift(seen, poses)
+        if step >= DEPTH_STEPS:
+            parallax = inverse_depth[seen.point] * np.linalg.norm(shift, axis=1)
+            wrong = (parallax > MAX_PARALLAX) | (parallax < MIN_PARALLAX)
+            plausible &= seen.of_point @ wrong == 0.0
+        residual, J, by_depth = _project(seen, poses, shift, directions, inverse_depth[seen.point])
         norms = np.linalg.norm(residual, axis=1) / sigma
-        weights = 1.0 / (1.0 + (norms / 2.0) ** 2)
+        weights = plausible[seen.point] / (1.0 + (norms / 2.0) ** 2)
         root = np.sqrt(weights)[:, None] / sigma
         residual, by_depth, J = root * residual, root * by_depth, root[:, :, None] * J
-        H_depth = seen.of_point @ (by_depth**2).sum(axis=1) + 1e-9
-        g_depth = seen.of_point @ (by_depth * residual).sum(axis=1)
+        H_depth = seen.of_point @ (by_depth**2).sum(axis=1) + NEARNESS
+        g_depth = seen.of_point @ (by_depth * residual).sum(axis=1) + NEARNESS * inverse_depth
         if step < DEPTH_STEPS:
             inverse_depth = inverse_depth - g_depth / H_depth
             continue
@@ -131,6 +145,10 @@ def adjust(
         moves = delta.reshape(-1, 6)
         poses = np.stack([perturbed(pose, move) for pose, move in zip(poses, moves, strict=True)])
         inverse_depth = inverse_depth - (g_depth + cross @ delta) / H_depth
+        if -gradient @ delta < CONVERGED:
+            break
+    else:
+        return None
     shared = SHARED_NOISE**2 * float(weights.sum()) / scale
     covariance = np.linalg.inv(information / (1.0 + shared) + prior)[:6, :6]
     t = poses[0, :3, 3]
@@ -152,28 +170,33 @@ def _observations(
     return _Observations(camera, point, camera > count_of_first, rays, of_point)
 
 
+def _shift(seen: _Observations, poses: FloatArray) -> FloatArray:
+    """Return where the first view's centre is in each observation's camera, (M, 3)."""
+    R, t = poses[:, :3, :3], poses[:, :3, 3]
+    through_second = (R @ poses[0, :3, 3])[seen.camera]
+    return np.asarray(t[seen.camera] + seen.via_second[:, None] * through_second)
+
+
 def _project(
-    seen: _Observations, poses: FloatArray, directions: FloatArray, inverse_depth: FloatArray
+    seen: _Observations, poses: FloatArray, shift: FloatArray, directions: FloatArray,
+    inverse_depth: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return errors (M, 2) at depth 1 and their slopes by the poses (M, 2, 6 K) and by depth."""
-    R, t = poses[seen.camera, :3, :3], poses[seen.camera, :3, 3]
-    via, rho = seen.via_second, inverse_depth[:, None]
+    R, via, rho = poses[seen.camera, :3, :3], seen.via_second, inverse_depth[:, None]
     # A neighbour of the second view sees what the second view sees, moved on.
     turned = directions @ poses[0, :3, :3].T
     start = np.where(via[:, None], turned + rho * poses[0, :3, 3], directions)
     rotated = np.einsum('nij,nj->ni', R, start)
-    x, y, z = (rotated + rho * t).T
+    x, y, z = (rotated + rho * poses[seen.camera, :3, 3]).T
     z = np.maximum(z, MIN_DEPTH)
     projection = np.zeros((len(z), 2, 3))
     projection[:, 0, 0] = projection[:, 1, 1] = 1.0 / z
     projection[:, 0, 2], projection[:, 1, 2] = -x / z**2, -y / z**2
     J = np.zeros((len(z), 2, len(poses), 6))
-    every = np.arange(len(z))
-    J[every, :, seen.camera] = projection @ _slope(rotated, inverse_depth)
+    J[np.arange(len(z)), :, seen.camera] = projection @ _slope(rotated, inverse_depth)
     J[via, :, 0] = projection[via] @ R[via] @ _slope(turned[via], inverse_depth[via])
-    by_depth = t + np.where(via[:, None], R @ poses[0, :3, 3], 0.0)
     residual = np.column_stack([x / z, y / z]) - seen.rays
-    return residual, J.reshape(len(z), 2, -1), np.einsum('nij,nj->ni', projection, by_depth)
+    return residual, J.reshape(len(z), 2, -1), np.einsum('nij,nj->ni', projection, shift)
 
 
 def _slope(rotated: FloatArray, inverse_depth: FloatArray) -> FloatArray:
