@@ -12,7 +12,7 @@ from typing import Any, Optional
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
@@ -186,8 +186,11 @@ def main(args: Optional[Sequence[str]] = None) -> int:
     """
     # On Jazzy rclpy.init is no context manager.
     rclpy.init(args=args)
+    # An executor that is made while a signal shuts the context down complains when it is deleted.
+    executor = SingleThreadedExecutor()
     try:
-        rclpy.spin(ClosureBridge())
+        executor.add_node(ClosureBridge())
+        executor.spin()
     except (ConfigError, ParameterException) as error:
         rclpy.logging.get_logger('closure_bridge').fatal(f'cannot start: {error}')
         return 1
