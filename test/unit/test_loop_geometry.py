@@ -16,7 +16,12 @@ from netvlad_ros.loop_closure.geometry.camera_model import project, undistort
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance, perturbed, pose_error
 from netvlad_ros.loop_closure.geometry.features import Features
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers, is_fundamental
-from netvlad_ros.loop_closure.geometry.landmarks import refined_motion, sighting, triangulate
+from netvlad_ros.loop_closure.geometry.landmarks import (
+    Sighting,
+    refined_motion,
+    sighting,
+    triangulate,
+)
 from netvlad_ros.loop_closure.geometry.matching import match_mutual
 from netvlad_ros.loop_closure.geometry.pnp import absolute_pose, back_project
 from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose
@@ -303,6 +308,24 @@ def test_adjustment_of_landmarks_beats_its_start_and_is_honest(monkeypatch):
 
     assert 3.0 <= nees(estimate) <= 12.0
     assert np.mean(better) > 0.8
+
+
+def test_a_match_that_seems_very_near_does_not_fix_the_pose(monkeypatch):
+    """Nothing is recognised from 50 degrees aside: such a point is wrong, however well it fits."""
+    rng = np.random.default_rng(12)
+    T, motion = pose(0.02, 0.01, 0.0, 0, 1, 0), pose(0.6, 0.0, 0.1, 0, 3, 0)
+    points = scene(rng)
+    points[0] = 0.0, 0.0, 0.5
+    first, second, near = (seen(points, view, rng, 0.4) for view in (np.eye(4), T, motion))
+    neighbour = Sighting(motion, motion, np.arange(len(points)), near)
+
+    def deviation_m() -> float:
+        found = bundle.adjust(T, first, second, [neighbour], [], FOCAL_PX, ERROR_PX, 0.02)
+        return float(np.sqrt(np.trace(found.covariance[:3, :3])))
+
+    without_it = deviation_m()
+    monkeypatch.setattr(bundle, 'MAX_PARALLAX', 100.0)
+    assert without_it > 1.1 * deviation_m()
 
 
 def test_odometry_that_the_images_deny_gives_no_landmarks():

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from netvlad_ros.loop_closure.geometry.covariance import perturbed, pose_error, skew
 from netvlad_ros.loop_closure.geometry.landmarks import Sighting
+from netvlad_ros.loop_closure.geometry.pnp import INLIER_SIGMAS
 from netvlad_ros.types import FloatArray
 
 IntArray = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ MAX_PARALLAX, MIN_PARALLAX = 0.7, -0.1
 # Inverse squared deviation of inverse depths, in m^2, before anything is seen. Small: all points
 # together would else be pulled away.
 NEARNESS = 1e-4
-MIN_DEPTH = 0.05  # in the unit of the poses; nearer points project to nothing
+MIN_DEPTH = 0.05  # over that in the first view; nearer points project to nothing
 # How far odometry between neighbours may be off sideways, as part of the way, and in rotation.
 # The matches know both better: this only holds what they leave open.
 ODOMETRY_SIDEWAYS = 0.05
@@ -46,8 +47,6 @@ ODOMETRY_TURN_RAD = 0.01
 # out nor shows in the residuals. Measured on the rendered drive, where it makes the mean NEES
 # that of an honest covariance.
 SHARED_NOISE = 0.05
-# Holds 99 percent of a normal variable of two dimensions.
-AGREE_SIGMAS = 3.03
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def adjust(
     covariance = np.linalg.inv(information / (1.0 + shared) + prior)[:6, :6]
     t = poses[0, :3, 3]
     covariance[:3, :3] += odometry_noise**2 * np.outer(t, t)
-    return Adjusted(poses[0], 0.5 * (covariance + covariance.T), norms[:count] < AGREE_SIGMAS)
+    return Adjusted(poses[0], 0.5 * (covariance + covariance.T), norms[:count] < INLIER_SIGMAS)
 
 
 def _observations(
