@@ -33,7 +33,7 @@ from netvlad_ros.loop_closure.places import PlaceTracker
 from netvlad_ros.loop_closure.scores import SearchResult, score
 from netvlad_ros.loop_closure.sequence import rank_by_sequence
 from netvlad_ros.loop_closure.stationary import StationaryFilter
-from netvlad_ros.loop_closure.verification import Verifier
+from netvlad_ros.loop_closure.verification import Checked, Verifier
 from netvlad_ros.loop_closure.view import View
 from netvlad_ros.loop_closure.view_store import ViewStore, encode_thumbnail
 from netvlad_ros.types import (
@@ -203,25 +203,30 @@ class LoopClosureDetector:
         started_ns = time.perf_counter_ns()
         query = self._views.add(keyframe.id, frame)
         published = {closure.match.id for closure in detection.closures}
-        answers: list[LoopClosure] = []
+        checked: list[Checked] = []
         best_similarity = max((c.similarity for c in detection.candidates), default=-1.0)
         for closure in self._to_verify(detection, keyframe):
-            is_certain = any(_geometric_score(a) >= CERTAIN_SCORE for a in answers)
+            is_certain = any(_geometric_score(c.closure) >= CERTAIN_SCORE for c in checked)
             if closure.match.id in published or not is_certain:
-                answers.append(self._verified(closure, query, best_similarity))
-        best = max((_geometric_score(answer) for answer in answers), default=0.0)
+                match = self._views.get(closure.match)
+                checked.append(self._verifier.check(closure, query, match, best_similarity))
+        best = max(checked, key=lambda c: _geometric_score(c.closure), default=None)
+        answers = [
+            self._measured(answer, query) if answer is best else answer.closure
+            for answer in checked
+            if answer.closure.match.id in published
+            or (
+                answer is best
+                and answer.closure.status is ClosureStatus.VERIFIED
+                and self._gate.allows(keyframe, answer.closure.match)
+            )
+        ]
         kept = tuple(
             replace(
                 self._calibrated(answer),
                 latency_ns=time.perf_counter_ns() - detection.started_ns,
             )
             for answer in answers
-            if answer.match.id in published
-            or (
-                answer.status is ClosureStatus.VERIFIED
-                and _geometric_score(answer) == best
-                and self._gate.allows(keyframe, answer.match)
-            )
         )
         if kept and not self._map.read_only:
             self._map.add_closures(kept)
@@ -375,16 +380,15 @@ class LoopClosureDetector:
                 out.append(self._closure(keyframe, match, candidate, 1, detection.started_ns))
         return out
 
-    def _verified(
-        self, closure: LoopClosure, query: View, best_similarity: float
-    ) -> LoopClosure:
-        return self._verifier.verify(
-            closure,
+    def _measured(self, checked: Checked, query: View) -> LoopClosure:
+        closure = checked.closure
+        in_map = closure.query.id != NOT_STORED
+        return self._verifier.measure(
+            checked,
             query,
             self._views.get(closure.match),
-            self._views.neighbours(closure.query) if closure.query.id != NOT_STORED else (),
+            self._views.neighbours(closure.query) if in_map else (),
             self._views.neighbours(closure.match),
-            best_similarity,
         )
 
 

@@ -4,9 +4,12 @@
 
 ``verification_score`` is the number of inliers, discounted where they crowd: the geometric mean
 of the inliers and of the cells of a grid that they fill in the image where they fill fewer. A
-poster matched to a poster fills few cells, a place fills many. Without a METRIC pose nothing
-tells a view from the same scene seen from farther back, and the score is discounted by how much
-less alike the match looks than the query's best candidate.
+poster matched to a poster fills few cells, a place fills many. Without depth nothing tells a view
+from the same scene seen from farther back, and the score is discounted by how much less alike the
+match looks than the query's best candidate.
+
+``check`` is for every candidate. ``measure`` finds the METRIC pose that one camera and odometry
+allow; it takes longer than many checks, and is for the closure that won.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import numpy.typing as npt
 
 from netvlad_ros.config import VerificationConfig
 from netvlad_ros.geometry import inverse
-from netvlad_ros.loop_closure.geometry.bundle import adjust
+from netvlad_ros.loop_closure.geometry.bundle import Adjusted, adjust
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance
 from netvlad_ros.loop_closure.geometry.features import Features, make_extractor
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers
@@ -69,6 +72,14 @@ class _Geometry:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The answer on a closure, and (M, 2) rows of the features of query and match that agree."""
+
+    closure: LoopClosure
+    inliers: IntArray
+
+
+@dataclass(frozen=True)
 class _Sides:
     """Which view gives the points in space, and which sees them.
 
@@ -88,21 +99,12 @@ class Verifier:
         self._config = config
         self.extractor = make_extractor(config)
 
-    def verify(
-        self,
-        closure: LoopClosure,
-        query: View,
-        match: View,
-        query_neighbours: Sequence[View] = (),
-        match_neighbours: Sequence[View] = (),
-        best_similarity: float = -1.0,
-    ) -> LoopClosure:
-        """Return the closure as VERIFIED or REJECTED, with matches, score, pose and reason.
+    def check(
+        self, closure: LoopClosure, query: View, match: View, best_similarity: float = -1.0
+    ) -> Checked:
+        """Find the closure VERIFIED or REJECTED, with matches, score, pose and reason.
 
         :param best_similarity: of the query's best candidate.
-        :param query_neighbours: views near the query in its own session, nearest first; with
-            odometry they give landmarks, and so a METRIC pose, to a camera without depth.
-        :param match_neighbours: the same of the match.
         """
         deadline = time.monotonic() + self._config.time_budget_s
         a, b = query.local(self.extractor), match.local(self.extractor)
@@ -114,21 +116,43 @@ class Verifier:
             return _rejected(closure, RejectReason.TOO_FEW_MATCHES)
         if time.monotonic() > deadline:
             return _rejected(closure, RejectReason.TIME_BUDGET)
-        geometry = self._measure(a, b, pairs, query_neighbours, match_neighbours)
+        geometry = self._geometry(a, b, pairs)
         if time.monotonic() > deadline:
             return _rejected(closure, RejectReason.TIME_BUDGET)
         return self._decide(closure, a, b, pairs, geometry, best_similarity)
 
-    def _measure(
+    def measure(
         self,
-        a: LocalView,
-        b: LocalView,
-        pairs: IntArray,
-        neighbours_a: Sequence[View],
-        neighbours_b: Sequence[View],
-    ) -> _Geometry:
-        """Return the strongest statement the views allow."""
-        error_px = self._config.max_error_px * max(a.features.step_px, b.features.step_px)
+        checked: Checked,
+        query: View,
+        match: View,
+        query_neighbours: Sequence[View],
+        match_neighbours: Sequence[View],
+    ) -> LoopClosure:
+        """Return the closure with a METRIC pose where odometry and neighbouring views give one.
+
+        :param query_neighbours: views near the query in its own session, nearest first.
+        :param match_neighbours: the same of the match.
+        """
+        closure = checked.closure
+        a, b = query.local(self.extractor), match.local(self.extractor)
+        if (
+            closure.status is not ClosureStatus.VERIFIED
+            or closure.transform_kind is TransformKind.METRIC
+            or a is None or a.rays is None or b is None or b.rays is None
+        ):
+            return closure
+        found = self._from_landmarks(a, b, checked.inliers, query_neighbours, match_neighbours)
+        if found is None:
+            return closure
+        return replace(
+            closure, transform_kind=TransformKind.METRIC, T_match_query=found.T,
+            covariance=found.covariance,
+        )
+
+    def _geometry(self, a: LocalView, b: LocalView, pairs: IntArray) -> _Geometry:
+        """Return the strongest statement that two views allow."""
+        error_px = self._error_px(a, b)
         if a.rays is None or b.rays is None:
             points_a = a.features.points_px[pairs[:, 0]].astype(np.float64)
             points_b = b.features.points_px[pairs[:, 1]].astype(np.float64)
@@ -143,15 +167,12 @@ class Verifier:
         if found is None:
             return _Geometry(np.zeros(len(pairs), dtype=bool))
         inliers = _spread(found.inliers, covered)
-        if int(inliers.sum()) >= self._config.min_inliers:
-            metric = self._from_landmarks(
-                a, b, pairs, inliers, error_px, neighbours_a, neighbours_b
-            )
-            if metric is not None:
-                return metric
         if found.kind == TransformKind.NONE:
             return _Geometry(inliers)
         return _Geometry(inliers, found.kind, found.T, found.covariance)
+
+    def _error_px(self, a: LocalView, b: LocalView) -> float:
+        return self._config.max_error_px * max(a.features.step_px, b.features.step_px)
 
     def _from_depth(
         self, a: LocalView, b: LocalView, pairs: IntArray, covered: BoolArray, error_px: float
@@ -172,42 +193,40 @@ class Verifier:
         a: LocalView,
         b: LocalView,
         pairs: IntArray,
-        inliers: BoolArray,
-        error_px: float,
         neighbours_a: Sequence[View],
         neighbours_b: Sequence[View],
-    ) -> Optional[_Geometry]:
+    ) -> Optional[Adjusted]:
         """Return the pose from points triangulated with odometry, on the side that has more."""
         assert a.rays is not None and b.rays is not None
-        kept = pairs[inliers]
-        seen_a = self._sightings(a, kept[:, 0], neighbours_a, error_px)
-        seen_b = self._sightings(b, kept[:, 1], neighbours_b, error_px)
+        error_px = self._error_px(a, b)
+        seen_a = self._sightings(a, pairs[:, 0], neighbours_a, error_px)
+        seen_b = self._sightings(b, pairs[:, 1], neighbours_b, error_px)
+        all_pairs = np.ones(len(pairs), dtype=bool)
         best: Optional[_Geometry] = None
         for sides, seen in (
             (_Sides(a, b, pairs, True), seen_a),
             (_Sides(b, a, pairs[:, ::-1], False), seen_b),
         ):
             rays = a.rays if sides.from_query else b.rays
-            depth, sigma = np.full((2, len(pairs)), np.nan)
-            depth[inliers], sigma[inliers] = triangulate(
-                rays[sides.pairs[inliers, 0]], seen, sides.source.focal_px, error_px
+            depth, sigma = triangulate(
+                rays[sides.pairs[:, 0]], seen, sides.source.focal_px, error_px
             )
-            metric = _metric(sides, inliers, depth, sigma, error_px, 0.0)
+            metric = _metric(sides, all_pairs, depth, sigma, error_px, 0.0)
             if metric is not None and (best is None or metric.inliers.sum() > best.inliers.sum()):
                 best = metric
         if (
             best is None or best.T_match_query is None
-            or int(best.inliers.sum()) < MIN_LANDMARK_PART * len(kept)
+            or int(best.inliers.sum()) < MIN_LANDMARK_PART * len(pairs)
         ):
             return None
         focal = float(np.sqrt(a.focal_px * b.focal_px))
         adjusted = adjust(
-            best.T_match_query, a.rays[kept[:, 0]], b.rays[kept[:, 1]], seen_a, seen_b, focal,
+            best.T_match_query, a.rays[pairs[:, 0]], b.rays[pairs[:, 1]], seen_a, seen_b, focal,
             error_px, self._config.odometry_noise,
         )
         if adjusted is None or adjusted.agree.mean() < MIN_AGREEING_PART:
             return None
-        return _Geometry(inliers, TransformKind.METRIC, adjusted.T, adjusted.covariance)
+        return adjusted
 
     def _sightings(
         self, centre: LocalView, rows: IntArray, neighbours: Sequence[View], error_px: float
@@ -245,7 +264,7 @@ class Verifier:
         pairs: IntArray,
         found: _Geometry,
         best_similarity: float,
-    ) -> LoopClosure:
+    ) -> Checked:
         """Return the closure with its status, from the number of inliers and their spread."""
         inliers = pairs[found.inliers]
         cells = min(_occupied_cells(a, inliers[:, 0]), _occupied_cells(b, inliers[:, 1]))
@@ -258,7 +277,7 @@ class Verifier:
             return _rejected(closure, RejectReason.TOO_FEW_INLIERS)
         if found.kind == TransformKind.NONE and _size_ratio(a, b, inliers) < MIN_SIZE_RATIO:
             return _rejected(closure, RejectReason.DEGENERATE_GEOMETRY)
-        return replace(
+        verified = replace(
             closure,
             status=ClosureStatus.VERIFIED,
             reject_reason=RejectReason.NONE,
@@ -266,6 +285,7 @@ class Verifier:
             T_match_query=found.T_match_query,
             covariance=found.covariance,
         )
+        return Checked(verified, inliers)
 
 
 def _metric(
@@ -328,5 +348,6 @@ def _spread(inliers: BoolArray, subset: BoolArray) -> BoolArray:
     return out
 
 
-def _rejected(closure: LoopClosure, reason: RejectReason) -> LoopClosure:
-    return replace(closure, status=ClosureStatus.REJECTED, reject_reason=reason)
+def _rejected(closure: LoopClosure, reason: RejectReason) -> Checked:
+    rejected = replace(closure, status=ClosureStatus.REJECTED, reject_reason=reason)
+    return Checked(rejected, np.zeros((0, 2), dtype=np.int64))

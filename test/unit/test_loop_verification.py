@@ -83,11 +83,15 @@ def without(view: View, **changes: object) -> View:
     })  # fmt: skip
 
 
+def answer(verifier: Verifier, *views: View, best_similarity: float = -1.0) -> LoopClosure:
+    return verifier.check(CLOSURE, *views, best_similarity=best_similarity).closure
+
+
 def test_depth_of_either_side_gives_a_metric_pose(verifier):
     query, match = render(QUERY), render(MATCH)
     for a, b in ((query, match), (query, without(match, depth_m=None)),
                  (without(query, depth_m=None), match)):  # fmt: skip
-        found = verifier.verify(CLOSURE, a, b)
+        found = answer(verifier, a, b)
         assert found.status is ClosureStatus.VERIFIED
         assert found.transform_kind is TransformKind.METRIC
         error = pose_error(found.T_match_query, TRUE_POSE)
@@ -100,13 +104,13 @@ def test_depth_of_either_side_gives_a_metric_pose(verifier):
 def test_one_camera_gives_a_direction_and_odometry_its_length(verifier):
     query = without(render(QUERY), depth_m=None)
     match = without(render(MATCH), depth_m=None)
-    found = verifier.verify(CLOSURE, query, match)
+    found = answer(verifier, query, match)
     assert found.transform_kind is TransformKind.UP_TO_SCALE
     t = TRUE_POSE[:3, 3] / np.linalg.norm(TRUE_POSE[:3, 3])
     assert np.linalg.norm(found.T_match_query[:3, 3] - t) < 0.1
 
     near = [without(render(at(x, 0.0, 0.0)), depth_m=None) for x in (-0.4, 0.4)]
-    found = verifier.verify(CLOSURE, query, match, match_neighbours=near)
+    found = verifier.measure(verifier.check(CLOSURE, query, match), query, match, (), near)
     assert found.transform_kind is TransformKind.METRIC
     error = pose_error(found.T_match_query, TRUE_POSE)
     assert np.linalg.norm(error[:3]) < 0.03 * np.linalg.norm(TRUE_POSE[:3, 3])
@@ -115,14 +119,14 @@ def test_one_camera_gives_a_direction_and_odometry_its_length(verifier):
 
 def test_turning_on_the_spot_is_rotation_only(verifier):
     turned = without(render(at(0.0, 0.0, 9.0)), depth_m=None)
-    found = verifier.verify(CLOSURE, turned, without(render(MATCH), depth_m=None))
+    found = answer(verifier, turned, without(render(MATCH), depth_m=None))
     assert found.status is ClosureStatus.VERIFIED
     assert found.transform_kind is TransformKind.ROTATION_ONLY
 
 
 def test_an_uncalibrated_camera_is_verified_without_a_pose(verifier):
     query, match = (without(render(T), camera=Camera()) for T in (QUERY, MATCH))
-    found = verifier.verify(CLOSURE, query, match)
+    found = answer(verifier, query, match)
     assert found.status is ClosureStatus.VERIFIED
     assert found.transform_kind is TransformKind.NONE
     assert found.T_match_query is None
@@ -131,24 +135,24 @@ def test_an_uncalibrated_camera_is_verified_without_a_pose(verifier):
 
 def test_the_same_wall_from_afar_is_no_closure_without_a_pose(verifier):
     far, near = (without(render(at(0.0, z, 0.0)), camera=Camera()) for z in (-6.0, 1.0))
-    found = verifier.verify(CLOSURE, far, near)
+    found = answer(verifier, far, near)
     assert found.status is ClosureStatus.REJECTED
 
 
 def test_without_a_metric_pose_a_less_similar_match_scores_less(verifier):
     query, match = render(QUERY), render(MATCH)
     bare = [without(view, camera=Camera()) for view in (query, match)]
-    best = verifier.verify(CLOSURE, *bare, best_similarity=CLOSURE.similarity)
-    worse = verifier.verify(CLOSURE, *bare, best_similarity=CLOSURE.similarity + 0.05)
+    best = answer(verifier, *bare, best_similarity=CLOSURE.similarity)
+    worse = answer(verifier, *bare, best_similarity=CLOSURE.similarity + 0.05)
     assert worse.verification_score == pytest.approx(best.verification_score / math.e)
-    metric = [verifier.verify(CLOSURE, query, match, best_similarity=s) for s in (-1.0, 1.0)]
+    metric = [answer(verifier, query, match, best_similarity=s) for s in (-1.0, 1.0)]
     assert metric[0].verification_score == metric[1].verification_score
 
 
 @pytest.mark.parametrize('camera', [CAMERA, Camera()], ids=['calibrated', 'uncalibrated'])
 def test_another_place_is_rejected_with_its_reason(verifier, camera):
     other = without(render(QUERY, seed=5), camera=camera)
-    found = verifier.verify(CLOSURE, other, without(render(MATCH), camera=camera))
+    found = answer(verifier, other, without(render(MATCH), camera=camera))
     assert found.status is ClosureStatus.REJECTED
     assert found.reject_reason in (RejectReason.TOO_FEW_MATCHES, RejectReason.TOO_FEW_INLIERS)
     assert found.transform_kind is TransformKind.NONE
@@ -157,11 +161,11 @@ def test_another_place_is_rejected_with_its_reason(verifier, camera):
 def test_blank_images_missing_images_and_no_time_are_rejected_with_their_reason(verifier):
     match = render(MATCH)
     blank = View(np.full((300, 400, 3), 90, np.uint8), CAMERA)
-    assert verifier.verify(CLOSURE, blank, match).reject_reason is RejectReason.TOO_FEW_MATCHES
+    assert answer(verifier, blank, match).reject_reason is RejectReason.TOO_FEW_MATCHES
     missing = View(None, CAMERA)
-    assert verifier.verify(CLOSURE, missing, match).reject_reason is RejectReason.NO_IMAGE
+    assert answer(verifier, missing, match).reject_reason is RejectReason.NO_IMAGE
     hurried = Verifier(VerificationConfig(time_budget_s=0.001))
-    found = hurried.verify(CLOSURE, render(QUERY), match)
+    found = answer(hurried, render(QUERY), match)
     assert found.reject_reason is RejectReason.TIME_BUDGET
     assert found.status is ClosureStatus.REJECTED
 
@@ -173,7 +177,7 @@ def test_features_are_found_once_and_a_compact_view_is_as_good(verifier):
     small = match.compact(verifier.extractor)
     assert small.image_rgb is None
     assert small.depth_m is None
-    a, b = verifier.verify(CLOSURE, query, match), verifier.verify(CLOSURE, query, small)
+    a, b = answer(verifier, query, match), answer(verifier, query, small)
     assert a.T_match_query.tobytes() == b.T_match_query.tobytes()
     assert a.covariance.tobytes() == b.covariance.tobytes()
     assert replace(a, T_match_query=None, covariance=None) == replace(
@@ -187,7 +191,7 @@ def test_an_image_of_another_size_than_its_calibration_keeps_the_pose(verifier):
         view = render(T)
         big = cv2.resize(view.image_rgb, (800, 600), interpolation=cv2.INTER_CUBIC)
         views.append(without(view, image_rgb=big))
-    found = verifier.verify(CLOSURE, *views)
+    found = answer(verifier, *views)
     assert found.transform_kind is TransformKind.METRIC
     assert np.linalg.norm(pose_error(found.T_match_query, TRUE_POSE)[:3]) < 0.02
 
@@ -195,8 +199,8 @@ def test_an_image_of_another_size_than_its_calibration_keeps_the_pose(verifier):
 def test_orb_verifies_what_it_should():
     orb = Verifier(VerificationConfig(features='orb', time_budget_s=60.0))
     query, match = render(QUERY), render(MATCH)
-    assert orb.verify(CLOSURE, query, match).status is ClosureStatus.VERIFIED
-    assert orb.verify(CLOSURE, render(QUERY, seed=5), match).status is ClosureStatus.REJECTED
+    assert answer(orb, query, match).status is ClosureStatus.VERIFIED
+    assert answer(orb, render(QUERY, seed=5), match).status is ClosureStatus.REJECTED
 
 
 def test_real_corridor_laps_match_themselves_and_not_each_other(shared_data: Path, verifier):
@@ -207,7 +211,7 @@ def test_real_corridor_laps_match_themselves_and_not_each_other(shared_data: Pat
     def view(index: int) -> View:
         return View(cv2.cvtColor(cv2.imread(str(images[index])), cv2.COLOR_BGR2RGB))
 
-    again = [verifier.verify(CLOSURE, view(q), view(m)).status for q, m in ((52, 12), (72, 32))]
+    again = [answer(verifier, view(q), view(m)).status for q, m in ((52, 12), (72, 32))]
     assert again == [ClosureStatus.VERIFIED] * 2
-    other = [verifier.verify(CLOSURE, view(q), view(m)).status for q, m in ((52, 30), (72, 12))]
+    other = [answer(verifier, view(q), view(m)).status for q, m in ((52, 30), (72, 12))]
     assert other == [ClosureStatus.REJECTED] * 2
