@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
+# Id of a query that is in no map: that of a read-only map, or of a question.
+NOT_STORED = 2**64 - 1
+
 
 class ClosureStatus(IntEnum):
     """How far a loop closure got; the values are those of netvlad_msgs/LoopClosure."""

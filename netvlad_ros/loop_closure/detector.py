@@ -27,16 +27,16 @@ from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import Exclusion, KeyframeMap, KeyframeSelector
 from netvlad_ros.loop_closure.calibration import Calibration, load_calibration
+from netvlad_ros.loop_closure.closure_check import ClosureCheck
 from netvlad_ros.loop_closure.consistency import SequenceConsistency
 from netvlad_ros.loop_closure.odometry_gate import OdometryGate
 from netvlad_ros.loop_closure.places import PlaceTracker
 from netvlad_ros.loop_closure.scores import SearchResult, score
 from netvlad_ros.loop_closure.sequence import rank_by_sequence
 from netvlad_ros.loop_closure.stationary import StationaryFilter
-from netvlad_ros.loop_closure.verification import Checked, Verifier
-from netvlad_ros.loop_closure.view import View
-from netvlad_ros.loop_closure.view_store import ViewStore, encode_thumbnail
+from netvlad_ros.loop_closure.view_store import encode_thumbnail
 from netvlad_ros.types import (
+    NOT_STORED,
     Candidate,
     ClosureStatus,
     Float32Array,
@@ -54,10 +54,6 @@ NS_PER_MS = 1_000_000
 NEIGHBOURHOODS_SEARCHED = 8
 # Keyframes whose session and pose the scores ask for again and again, about 1 kB each.
 KEYFRAMES_REMEMBERED = 20_000
-# Past this score geometry has answered, and what retrieval found unlikely is not looked at.
-CERTAIN_SCORE = 32.0
-# Id of a query that is in no map: that of a read-only map, or of a question.
-NOT_STORED = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,7 @@ class LoopClosureDetector:
         self._consistency = SequenceConsistency(config.consistency)
         self._stationary = StationaryFilter(config.consistency)
         self._gate = OdometryGate(config.consistency)
-        self._verifier = Verifier(config.verification)
-        self._views = ViewStore(keyframe_map, self._verifier.extractor, config.verification)
+        self._check = ClosureCheck(keyframe_map, self._existing, config.verification)
         # Newest first; the search by sequence reads them all, the normalised score the newest.
         self._recent: deque[Float32Array] = deque(maxlen=config.consistency.sequence_length)
         self._own_session = ''
@@ -141,6 +136,7 @@ class LoopClosureDetector:
         self._consistency.reset()
         self._stationary.reset()
         self._gate.reset()
+        self._check.reset()
         self._recent.clear()
         self._own_session = ''
 
@@ -201,26 +197,11 @@ class LoopClosureDetector:
         if keyframe is None or frame is None or not self._config.verification.enabled:
             return ()
         started_ns = time.perf_counter_ns()
-        query = self._views.add(keyframe.id, frame)
         published = {closure.match.id for closure in detection.closures}
-        checked: list[Checked] = []
-        best_similarity = max((c.similarity for c in detection.candidates), default=-1.0)
-        for closure in self._to_verify(detection, keyframe):
-            is_certain = any(_geometric_score(c.closure) >= CERTAIN_SCORE for c in checked)
-            if closure.match.id in published or not is_certain:
-                match = self._views.get(closure.match)
-                checked.append(self._verifier.check(closure, query, match, best_similarity))
-        best = max(checked, key=lambda c: _geometric_score(c.closure), default=None)
-        answers = [
-            self._measured(answer, query) if answer is best else answer.closure
-            for answer in checked
-            if answer.closure.match.id in published
-            or (
-                answer is best
-                and answer.closure.status is ClosureStatus.VERIFIED
-                and self._gate.allows(keyframe, answer.closure.match)
-            )
-        ]
+        answers = self._check.judged(
+            keyframe, frame, self._to_verify(detection, keyframe), published,
+            lambda match: self._gate.allows(keyframe, match),
+        )
         kept = tuple(
             replace(
                 self._calibrated(answer),
@@ -379,18 +360,3 @@ class LoopClosureDetector:
                 match = self._map.keyframe(candidate.keyframe_id)
                 out.append(self._closure(keyframe, match, candidate, 1, detection.started_ns))
         return out
-
-    def _measured(self, checked: Checked, query: View) -> LoopClosure:
-        closure = checked.closure
-        in_map = closure.query.id != NOT_STORED
-        return self._verifier.measure(
-            checked,
-            query,
-            self._views.get(closure.match),
-            self._views.neighbours(closure.query) if in_map else (),
-            self._views.neighbours(closure.match),
-        )
-
-
-def _geometric_score(closure: LoopClosure) -> float:
-    return 0.0 if math.isnan(closure.verification_score) else closure.verification_score

@@ -51,7 +51,7 @@ DEPTH_SIGMA_PER_M = 0.002
 # Part of the noise that all points share (lens model, light, timing), so that it neither averages
 # out nor shows in the residuals. Measured on the rendered drive, where it makes the mean NEES
 # that of an honest covariance.
-DEPTH_SHARED_NOISE = 0.024
+DEPTH_SHARED_NOISE = 0.019
 # A pose from fewer of the inliers than this would contradict most of what the views agree on.
 MIN_LANDMARK_PART = 0.25
 MIN_AGREEING_PART = 0.9

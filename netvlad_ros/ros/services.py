@@ -11,10 +11,9 @@ from std_srvs.srv import SetBool, Trigger
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
 from netvlad_ros.errors import NetvladError
 from netvlad_ros.image_messages import image_from_message
-from netvlad_ros.loop_closure.detector import NOT_STORED
 from netvlad_ros.ros.conversions import closure_to_msg, stamp_ns_from_msg
 from netvlad_ros.ros.intake import BRIDGE
-from netvlad_ros.types import Frame, Keyframe, LoopClosure
+from netvlad_ros.types import NOT_STORED, Frame, Keyframe, LoopClosure
 
 if TYPE_CHECKING:
     from netvlad_ros.ros.node import VprNode

@@ -14,7 +14,7 @@ from netvlad_ros.geometry import inverse
 from netvlad_ros.loop_closure.geometry import bundle
 from netvlad_ros.loop_closure.geometry.camera_model import project, undistort
 from netvlad_ros.loop_closure.geometry.covariance import inverse_covariance, perturbed, pose_error
-from netvlad_ros.loop_closure.geometry.features import Features
+from netvlad_ros.loop_closure.geometry.features import Features, Orb, RootSift
 from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers, is_fundamental
 from netvlad_ros.loop_closure.geometry.landmarks import (
     Sighting,
@@ -94,6 +94,27 @@ def test_points_outside_the_field_of_the_model_are_not_valid():
     )  # fmt: skip
     _, valid = undistort([[320.0, 240.0], [620.0, 240.0]], camera)
     assert valid.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('detector', [RootSift, Orb])
+@pytest.mark.parametrize('width_px', [200, 400, 800])
+def test_points_turn_with_the_picture(detector, width_px):
+    """OpenCV puts points right and below their place, ORB by up to 1.3 pixels: poses suffer."""
+    rng, height_px = np.random.default_rng(0), 3 * width_px // 4
+    image = np.full((height_px, width_px), 90, np.uint8)
+    for x, y, w, h, value in rng.integers(
+        [0, 0, 10, 10, 0], [width_px, height_px, 60, 60, 255], (300, 5)
+    ):
+        cv2.rectangle(image, (x, y), (x + w, y + h), int(value), -1)
+    image = np.repeat(cv2.GaussianBlur(image, (0, 0), 1.0)[..., None], 3, axis=2)
+    extract = detector(800, 320, 400).extract
+    pictures = (image, np.ascontiguousarray(image[::-1, ::-1]))
+    points, turned = (extract(picture).points_px for picture in pictures)
+    back = np.array([width_px - 1, height_px - 1]) - turned
+    apart = np.linalg.norm(points[:, None] - back, axis=2)
+    shifts = (back[apart.argmin(axis=1)] - points)[apart.min(axis=1) < 3.0 * width_px / 400] / 2
+    tolerance_px = 0.03 if detector is RootSift else 0.1
+    np.testing.assert_allclose(shifts.mean(axis=0) * 400 / width_px, 0.0, atol=tolerance_px)
 
 
 def test_matches_are_mutual_distinct_and_one_to_one():

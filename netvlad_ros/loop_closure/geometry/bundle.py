@@ -46,7 +46,7 @@ ODOMETRY_TURN_RAD = 0.01
 # Part of the noise that all points share (lens model, light, timing), so that it neither averages
 # out nor shows in the residuals. Measured on the rendered drive, where it makes the mean NEES
 # that of an honest covariance.
-SHARED_NOISE = 0.03
+SHARED_NOISE = 0.026
 
 
 @dataclass(frozen=True)

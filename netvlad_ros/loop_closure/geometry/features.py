@@ -16,10 +16,14 @@ import cv2
 import numpy as np
 
 from netvlad_ros.config import VerificationConfig
-from netvlad_ros.types import Float32Array, UInt8Array
+from netvlad_ros.types import Float32Array, FloatArray, UInt8Array
 
 # Weak corners are what a blank corridor has: OpenCV's 0.04 leaves a third of the points there.
 SIFT_CONTRAST_THRESHOLD = 0.01
+# OpenCV doubles the image as if pixels had their centres at corners; ``enable_precise_upscale``,
+# which repairs that, is younger than the OpenCV of ROS 2 Jazzy.
+SIFT_SHIFT_PX = 0.25
+ORB_SCALE = 1.2
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,8 @@ class RootSift:
         if descriptors is None:
             return _none(128)
         sums = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6)
-        return Features(
-            _image_points(keypoints, scale), np.sqrt(descriptors / sums), 1.0 / scale[0]
-        )
+        points = _image_points(keypoints, scale, SIFT_SHIFT_PX)
+        return Features(points, np.sqrt(descriptors / sums), 1.0 / scale[0])
 
 
 class Orb:
@@ -87,13 +90,16 @@ class Orb:
     def extract(self, image_rgb: UInt8Array) -> Features:
         """Return the features of an (H, W, 3) uint8 RGB image."""
         gray, scale = _working_image(image_rgb, self._width_px, self._enlarge_below_px)
-        orb = cv2.ORB.create(self._max_features, fastThreshold=7)
+        orb = cv2.ORB.create(self._max_features, scaleFactor=ORB_SCALE, fastThreshold=7)
         keypoints, descriptors = orb.detectAndCompute(gray, None)
         if descriptors is None:
             return _none(256)
         bits = np.unpackbits(descriptors, axis=1).astype(np.float32)
+        # OpenCV scales the points of a smaller level as if pixels had their centres at corners.
+        levels = np.array([item.octave for item in keypoints])
+        shift_px = 0.5 * (1.0 - ORB_SCALE**levels)
         return Features(
-            _image_points(keypoints, scale),
+            _image_points(keypoints, scale, shift_px),
             (2.0 * bits - 1.0) / np.float32(16.0),
             1.0 / scale[0],
             ratio_power=1.0,
@@ -123,9 +129,15 @@ def _working_image(
     return np.asarray(resized, dtype=np.uint8), (size[0] / width, size[1] / height)
 
 
-def _image_points(keypoints: Sequence[cv2.KeyPoint], scale: tuple[float, float]) -> Float32Array:
-    """Return keypoints as pixels of the image as given; pixel centres are at integers."""
+def _image_points(
+    keypoints: Sequence[cv2.KeyPoint], scale: tuple[float, float], shift_px: float | FloatArray
+) -> Float32Array:
+    """Return keypoints as pixels of the image as given; pixel centres are at integers.
+
+    :param shift_px: how far right and below its place the detector puts every point, or each.
+    """
     points = np.array([item.pt for item in keypoints], dtype=np.float64)
+    points -= np.reshape(shift_px, (-1, 1))
     return np.asarray((points + 0.5) / np.array(scale) - 0.5, dtype=np.float32)
 
 
