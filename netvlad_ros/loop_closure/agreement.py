@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+import math
 from typing import Optional
 
 import numpy as np
 
-from netvlad_ros.geometry import inverse, rotation_angle_deg
+from netvlad_ros.geometry import distance_m, inverse, rotation_angle_deg
 from netvlad_ros.types import (
     ClosureStatus,
     FloatArray,
@@ -39,19 +40,25 @@ WITNESSES_KEPT = 10
 
 CameraInOdom = Callable[[Keyframe], Optional[FloatArray]]
 Way = Callable[[Keyframe, Keyframe], float]
+_Same = Callable[['_Witness', '_Witness', float], bool]
 
 
 @dataclass(frozen=True)
 class _Witness:
-    """A METRIC closure with the cameras of its two keyframes, each (4, 4) in its odometry."""
+    """A measured closure with the cameras of its two keyframes, each (4, 4) in its odometry."""
 
     closure: LoopClosure
+    T_match_query: FloatArray
     T_odom_query: FloatArray
     T_odom_match: FloatArray
 
+    @property
+    def is_metric(self) -> bool:
+        return self.closure.transform_kind is TransformKind.METRIC
+
 
 class PoseAgreement:
-    """Compares METRIC closures with each other and with those of the last queries.
+    """Compares measured closures with each other and with those of the last queries.
 
     Not thread-safe: one instance follows one camera.
 
@@ -90,34 +97,44 @@ class PoseAgreement:
         return out
 
     def _witness(self, closure: LoopClosure) -> Optional[_Witness]:
-        if closure.transform_kind is not TransformKind.METRIC:
-            return None
+        T = closure.T_match_query
         query, match = (self._camera_in_odom(k) for k in (closure.query, closure.match))
-        return None if query is None or match is None else _Witness(closure, query, match)
+        if T is None or query is None or match is None:
+            return None
+        return _Witness(closure, T, query, match)
 
     def _contradicted(self, witness: _Witness, others: Sequence[_Witness]) -> bool:
-        """Tell whether the nearest witness of some weight says otherwise."""
+        """Tell whether the nearest witness of some weight denies the rotation or the place."""
         score = WEIGHT * witness.closure.verification_score
-        stronger = [o for o in others if o.closure.verification_score >= score]
+        heard = [other for other in others if other.closure.verification_score >= score]
+        metric = [other for other in heard if other.is_metric] if witness.is_metric else []
+        return self._denies(heard, witness, _same_rotation) or self._denies(
+            metric, witness, _same_place
+        )
+
+    def _denies(self, others: Sequence[_Witness], witness: _Witness, same: _Same) -> bool:
         ways_m = [
             self._way_m(other.closure.query, witness.closure.query)
             + self._way_m(other.closure.match, witness.closure.match)
-            for other in stronger
+            for other in others
         ]
-        way_m = min(ways_m, default=np.inf)
-        return way_m <= MAX_WAY_M and not _agree(witness, stronger[ways_m.index(way_m)], way_m)
+        way_m = min(ways_m, default=math.inf)
+        return way_m <= MAX_WAY_M and not same(witness, others[ways_m.index(way_m)], way_m)
 
 
-def _agree(a: _Witness, b: _Witness, way_m: float) -> bool:
-    """Tell whether two closures fit the odometry between their queries and their matches."""
-    T_a, T_b = a.closure.T_match_query, b.closure.T_match_query
-    assert T_a is not None and T_b is not None
-    expected = (
-        inverse(a.T_odom_match) @ b.T_odom_match @ T_b @ inverse(b.T_odom_query) @ a.T_odom_query
-    )
-    lengths_m = way_m + sum(float(np.linalg.norm(T[:3, 3])) for T in (T_a, T_b))
-    off_m = float(np.linalg.norm((inverse(T_a) @ expected)[:3, 3]))
+def _same_rotation(a: _Witness, b: _Witness, way_m: float) -> bool:
+    off_deg = rotation_angle_deg(a.T_match_query, _expected(a, b))
+    return off_deg <= TOLERANCE_DEG + TOLERANCE_DEG_PER_M * way_m
+
+
+def _same_place(a: _Witness, b: _Witness, way_m: float) -> bool:
+    lengths_m = way_m + sum(float(np.linalg.norm(w.T_match_query[:3, 3])) for w in (a, b))
+    return distance_m(a.T_match_query, _expected(a, b)) <= TOLERANCE_M + TOLERANCE * lengths_m
+
+
+def _expected(a: _Witness, b: _Witness) -> FloatArray:
+    """Return the pose of a's query in a's match as b and odometry have it."""
     return (
-        off_m <= TOLERANCE_M + TOLERANCE * lengths_m
-        and rotation_angle_deg(T_a, expected) <= TOLERANCE_DEG + TOLERANCE_DEG_PER_M * way_m
-    )
+        inverse(a.T_odom_match) @ b.T_odom_match
+        @ b.T_match_query @ inverse(b.T_odom_query) @ a.T_odom_query
+    )  # fmt: skip

@@ -72,6 +72,15 @@ def test_a_weaker_match_that_says_otherwise_is_rejected(agreement, wrong):
     assert answers[0].transform_kind is TransformKind.NONE
 
 
+def test_without_a_length_the_rotation_is_compared(agreement):
+    best = closure(150, 50, 90.0)
+    answers = agreement.judged([best, *(
+        closure(150, 51, 35.0, off_deg=deg, transform_kind=TransformKind.UP_TO_SCALE)
+        for deg in (5.0, 20.0)
+    )])  # fmt: skip
+    assert statuses(answers[1:]) == [ClosureStatus.VERIFIED, ClosureStatus.REJECTED]
+
+
 def test_the_queries_before_are_witnesses_until_a_reset(agreement):
     assert statuses(agreement.judged([closure(150, 50, 90.0)])) == [ClosureStatus.VERIFIED]
     lone = [closure(152, 52, 35.0, off_m=FACADE_PERIOD_M)]
