@@ -7,6 +7,7 @@ from dataclasses import replace
 import json
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,8 @@ from netvlad_ros.descriptor import (
     save_bundle,
 )
 from netvlad_ros.descriptor.backbones import make_backbone
+from netvlad_ros.descriptor.bundle import load_bundle
+from netvlad_ros.descriptor.locate import find_model
 from netvlad_ros.descriptor.netvlad import NetVLAD
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.preprocess import InputPolicy
@@ -92,6 +95,16 @@ def test_half_precision_is_near(precision, backbone):
     exact = TorchRuntime(network, 'cpu', 'fp32', True)(images)
     half = TorchRuntime(network, 'cpu', precision, True)(images)
     assert half.dtype == np.float32
+    assert (half * exact).sum(axis=1).min() >= 0.9995
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_half_precision_of_the_shipped_model_is_near_on_real_pictures(shared_data, precision):
+    paths = sorted((shared_data / 'sequences' / 'rtabmap_two_laps').rglob('*.jpg'))[::40]
+    images = np.stack([cv2.resize(cv2.imread(str(path)), (320, 240)) for path in paths])
+    network = load_bundle(find_model(DescriptorConfig().model)).network
+    exact = TorchRuntime(network, 'cpu', 'fp32', True)(images)
+    half = TorchRuntime(network, 'cpu', precision, True)(images)
     assert (half * exact).sum(axis=1).min() >= 0.9995
 
 

@@ -17,6 +17,10 @@ from netvlad_ros.types import UInt8Array
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
+# Nothing averages out the 8 bits of bfloat16 in depthwise and narrow layers: of a MobileNetV2 in
+# whole, real pictures keep a cosine of 0.986; with only its wide layers rounded, 0.9997.
+MIN_ROUNDED_WEIGHTS = 15_000
+
 
 def for_inference(network: DescriptorNetwork, precision: str = 'fp32') -> DescriptorNetwork:
     """Return a copy with batch norms folded; only the backbone takes a half precision.
@@ -30,8 +34,33 @@ def for_inference(network: DescriptorNetwork, precision: str = 'fp32') -> Descri
     twin = copy.deepcopy(network, shared).eval().requires_grad_(False)
     if isinstance(twin.backbone, nn.Sequential):
         _fold_batch_norms(twin.backbone)
-        twin.backbone.to(DTYPES[precision])
+        convolutions = [m for m in twin.backbone.modules() if isinstance(m, nn.Conv2d)]
+        if precision == 'bf16' and any(conv.groups > 1 for conv in convolutions):
+            _round_wide_layers(twin.backbone)
+        else:
+            twin.backbone.to(DTYPES[precision])
     return twin
+
+
+class _Rounded(nn.Module):
+    """A convolution in bfloat16 between layers in float32."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self._convolution = convolution.to(torch.bfloat16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, C', H', W') float32 of (N, C, H, W) float32."""
+        out: torch.Tensor = self._convolution(x.to(torch.bfloat16))
+        return out.float()
+
+
+def _round_wide_layers(module: Any) -> None:
+    for name, child in list(module.named_children()):
+        if not isinstance(child, nn.Conv2d):
+            _round_wide_layers(child)
+        elif child.groups == 1 and child.weight.numel() >= MIN_ROUNDED_WEIGHTS:
+            setattr(module, name, _Rounded(child))
 
 
 def _fold_batch_norms(module: Any) -> None:
