@@ -37,6 +37,8 @@ WEIGHT = 0.5
 # Odometry over a longer way proves nothing.
 MAX_WAY_M = 50.0
 WITNESSES_KEPT = 10
+# After so many in a row that agree with each other it was odometry: a lift, a robot carried away.
+DOUBTED_QUERIES = 4
 
 CameraInOdom = Callable[[Keyframe], Optional[FloatArray]]
 Way = Callable[[Keyframe, Keyframe], float]
@@ -70,31 +72,45 @@ class PoseAgreement:
         self._camera_in_odom = camera_in_odom
         self._way_m = way_m
         self._recent: deque[_Witness] = deque(maxlen=WITNESSES_KEPT)
+        self._doubted: deque[_Witness] = deque(maxlen=DOUBTED_QUERIES)
 
     def reset(self) -> None:
         """Forget the closures so far: odometry does not lead there any more."""
         self._recent.clear()
+        self._doubted.clear()
 
     def judged(self, closures: Sequence[LoopClosure]) -> list[LoopClosure]:
         """Return the closures of one query in their order, the contradicted ones REJECTED."""
+        out = list(closures)
         order = sorted(range(len(closures)), key=lambda i: -closures[i].verification_score)
-        out, strongest = list(closures), None
-        for index in order:
-            witness = self._witness(closures[index])
-            if witness is None:
-                continue
+        measured = [(i, w) for i in order if (w := self._witness(closures[i])) is not None]
+        strongest: Optional[_Witness] = None
+        for rank, (index, witness) in enumerate(measured):
             others = [*self._recent, *([strongest] if strongest else [])]
-            if self._contradicted(witness, others):
+            denied = self._contradicted(witness, others)
+            if denied and not (rank == 0 and self._overrules(witness)):
                 out[index] = replace(
                     closures[index], status=ClosureStatus.REJECTED, T_match_query=None,
                     covariance=None, transform_kind=TransformKind.NONE,
                     reject_reason=RejectReason.IMPLAUSIBLE_ODOMETRY,
                 )
-            else:
-                strongest = strongest or witness
+            elif strongest is None:
+                strongest = witness
+                self._doubted.clear()
         if strongest is not None:
             self._recent.append(strongest)
         return out
+
+    def _overrules(self, witness: _Witness) -> bool:
+        """Tell whether so many queries in a row were rejected that odometry must be wrong."""
+        doubted = list(self._doubted)
+        self._doubted.append(witness)
+        if len(doubted) < DOUBTED_QUERIES or any(
+            self._contradicted(witness, [other]) for other in doubted
+        ):
+            return False
+        self._recent.clear()
+        return True
 
     def _witness(self, closure: LoopClosure) -> Optional[_Witness]:
         T = closure.T_match_query

@@ -358,12 +358,18 @@ def run(args: Optional[Sequence[str]] = None) -> int:
 
 
 def _serve_until_end() -> int:
+    # An executor that is made while a signal shuts the context down complains when it is deleted.
+    executor = SingleThreadedExecutor()
     try:
         node = VprNode()
     except ParameterException as error:
         rclpy.logging.get_logger('vpr').fatal(f'cannot start: {error}')
         return 1
-    executor = SingleThreadedExecutor()
+    except RuntimeError:
+        # A signal took the context down before the node was complete.
+        if rclpy.ok():
+            raise
+        return 0
     executor.add_node(node)
     try:
         # NumPy's BLAS threads wait for work by spinning: verification took 2.4 times the processor

@@ -96,6 +96,20 @@ def test_a_wrong_closure_does_not_outweigh_a_much_stronger_one(agreement):
     assert statuses([agreement.judged([c])[0] for c in right]) == [ClosureStatus.VERIFIED] * 2
 
 
+def test_a_robot_carried_away_is_believed_after_some_queries(agreement):
+    agreement.judged([closure(150, 50, 90.0)])
+    away = [closure(q, q - 80, 60.0, off_m=10.0) for q in range(151, 158)]
+    after = [agreement.judged([c])[0].status for c in away]
+    assert after == [ClosureStatus.REJECTED] * 4 + [ClosureStatus.VERIFIED] * 3
+
+
+def test_rejections_that_disagree_stay_rejections(agreement):
+    agreement.judged([closure(150, 50, 90.0)])
+    away = [closure(q, q - 100, 60.0, off_m=q - 140.0) for q in range(151, 158)]
+    after = [agreement.judged([c])[0].status for c in away]
+    assert after == [ClosureStatus.REJECTED] * 7
+
+
 def test_what_odometry_cannot_compare_is_left_alone(agreement):
     best, far = closure(190, 90, 90.0), closure(190, 10, 35.0, off_m=FACADE_PERIOD_M)
     other = replace(far, match=keyframe(89, 'another'))
