@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-import math
 from typing import Optional
 
 import numpy as np
@@ -122,20 +121,25 @@ class PoseAgreement:
     def _contradicted(self, witness: _Witness, others: Sequence[_Witness]) -> bool:
         """Tell whether the nearest witness of some weight denies the rotation or the place."""
         score = WEIGHT * witness.closure.verification_score
-        heard = [other for other in others if other.closure.verification_score >= score]
-        metric = [other for other in heard if other.is_metric] if witness.is_metric else []
-        return self._denies(heard, witness, _same_rotation) or self._denies(
-            metric, witness, _same_place
+        heard = [
+            (self._way_between_m(other, witness), other)
+            for other in others
+            if other.closure.verification_score >= score
+        ]
+        metric = [pair for pair in heard if pair[1].is_metric] if witness.is_metric else []
+        return _denied(heard, witness, _same_rotation) or _denied(metric, witness, _same_place)
+
+    def _way_between_m(self, a: _Witness, b: _Witness) -> float:
+        return self._way_m(a.closure.query, b.closure.query) + self._way_m(
+            a.closure.match, b.closure.match
         )
 
-    def _denies(self, others: Sequence[_Witness], witness: _Witness, same: _Same) -> bool:
-        ways_m = [
-            self._way_m(other.closure.query, witness.closure.query)
-            + self._way_m(other.closure.match, witness.closure.match)
-            for other in others
-        ]
-        way_m = min(ways_m, default=math.inf)
-        return way_m <= MAX_WAY_M and not same(witness, others[ways_m.index(way_m)], way_m)
+
+def _denied(heard: Sequence[tuple[float, _Witness]], witness: _Witness, same: _Same) -> bool:
+    if not heard:
+        return False
+    way_m, nearest = min(heard, key=lambda pair: pair[0])
+    return way_m <= MAX_WAY_M and not same(witness, nearest, way_m)
 
 
 def _same_rotation(a: _Witness, b: _Witness, way_m: float) -> bool:
