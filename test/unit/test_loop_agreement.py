@@ -96,6 +96,13 @@ def test_a_wrong_closure_does_not_outweigh_a_much_stronger_one(agreement):
     assert statuses([agreement.judged([c])[0] for c in right]) == [ClosureStatus.VERIFIED] * 2
 
 
+def test_the_nearest_witness_decides_for_it_is_the_most_exact(agreement):
+    for query in (110, 150):
+        agreement.judged([closure(query, query - 100, 90.0)])
+    answers = agreement.judged([closure(151, 51, 60.0, off_m=0.9)])
+    assert statuses(answers) == [ClosureStatus.REJECTED]
+
+
 def test_a_robot_carried_away_is_believed_after_some_queries(agreement):
     agreement.judged([closure(150, 50, 90.0)])
     away = [closure(q, q - 80, 60.0, off_m=10.0) for q in range(151, 158)]
