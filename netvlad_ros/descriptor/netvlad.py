@@ -85,7 +85,11 @@ class NetVLAD(nn.Module):
         # sum_l a_kl (x_l - c_k) as two products: the residuals are never stored.
         sums = (weights * scale) @ x.transpose(1, 2)  # (N, K, D)
         residuals = sums - weights.sum(dim=2, keepdim=True) * self.centres
-        return unit(unit(residuals, dim=2).flatten(1), dim=1)
+        # Both normalisations in one pass: the lengths after the first follow from those before.
+        squared = residuals.square().sum(dim=2, keepdim=True)
+        intra = torch.rsqrt(squared + EPS)
+        whole = torch.rsqrt((squared * intra.square()).sum(dim=1, keepdim=True) + EPS)
+        return (residuals * (intra * whole)).flatten(1)
 
     @torch.no_grad()
     def init_from_clusters(self, centres: Tensor, samples: Tensor) -> float:

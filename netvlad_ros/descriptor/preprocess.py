@@ -117,14 +117,19 @@ class Normalise(nn.Module):
         std = torch.tensor(policy.std, dtype=torch.float64)
         mean = torch.tensor(policy.mean, dtype=torch.float64)
         scale = policy.value_range / 255.0 / std
-        self.register_buffer('scale', scale.float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('shift', (-mean / std).float().view(1, 3, 1, 1), persistent=False)
+        if self.reverse:
+            scale, mean, std = scale.flip(0), mean.flip(0), std.flip(0)
+        self.register_buffer('scale', scale.float(), persistent=False)
+        self.register_buffer('shift', (-mean / std).float(), persistent=False)
         self.scale: Tensor
         self.shift: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the normalised images; their memory stays channels-last."""
-        x = images.permute(0, 3, 1, 2)
-        if self.reverse:
-            x = x.flip(1)
-        return x.to(self.scale.dtype) * self.scale + self.shift
+        count, height, width, channels = images.shape
+        # Whole rows, then the permutation: engines turn three values at a time slowly, and a
+        # permutation right before a convolution costs them nothing.
+        rows = images.reshape(count, height, width * channels).to(self.scale.dtype)
+        rows = rows * self.scale.repeat(width) + self.shift.repeat(width)
+        x = rows.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+        return x.flip(1) if self.reverse else x

@@ -23,7 +23,7 @@ INPUT, OUTPUT = 'images', 'descriptors'
 # protobuf cannot hold more in one file.
 _MAX_BYTES = 2_000_000_000
 # Part of the name of cached graphs; raise it when the graph of one model changes.
-_GRAPH_VERSION = 2
+_GRAPH_VERSION = 3
 
 _log = logging.getLogger(__name__)
 
