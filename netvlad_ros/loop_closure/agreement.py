@@ -81,7 +81,9 @@ class PoseAgreement:
     def judged(self, closures: Sequence[LoopClosure]) -> list[LoopClosure]:
         """Return the closures of one query in their order, the contradicted ones REJECTED."""
         out = list(closures)
-        order = sorted(range(len(closures)), key=lambda i: -closures[i].verification_score)
+        # A match without an image was not checked: its score is NaN and must not break the order.
+        scores = np.nan_to_num([closure.verification_score for closure in closures])
+        order = np.argsort(-scores, kind='stable')
         measured = [(i, w) for i in order if (w := self._witness(closures[i])) is not None]
         strongest: Optional[_Witness] = None
         for rank, (index, witness) in enumerate(measured):

@@ -77,17 +77,18 @@ class ClosureCheck:
             if closure.match.id in published or not is_certain:
                 match = self._views.get(closure.match)
                 checked.append(self._verifier.check(closure, query, match, best_similarity))
-        best = max(checked, key=_score, default=None)
+        verified = [
+            answer
+            for answer in checked
+            if answer.closure.status is ClosureStatus.VERIFIED
+            and (answer.closure.match.id in published or allows(answer.closure.match))
+        ]
+        best = max(verified, key=_score, default=None)
         return self._agreement.judged([
             self._measured(answer, query) if answer is best else answer.closure
             for answer in checked
-            if answer.closure.match.id in published
-            or (
-                answer is best
-                and answer.closure.status is ClosureStatus.VERIFIED
-                and allows(answer.closure.match)
-            )
-        ])  # fmt: skip
+            if answer is best or answer.closure.match.id in published
+        ])
 
     def _measured(self, checked: Checked, query: View) -> LoopClosure:
         closure = checked.closure

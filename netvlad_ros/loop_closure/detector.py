@@ -249,8 +249,9 @@ class LoopClosureDetector:
         results: Sequence[SearchResult] = self._map.search(sequence[0], count, exclude)
         if len(sequence) > 1:
             results = rank_by_sequence(
-                results, sequence, self._existing, self._map.descriptors
-            )
+                results, sequence, lambda ids: self._comparable(ids, exclude),
+                self._map.descriptors,
+            )  # fmt: skip
         return score(
             results, self._known, self._config.consistency, reference_similarity, keep
         )
@@ -266,6 +267,18 @@ class LoopClosureDetector:
             if len(self._keyframes) > KEYFRAMES_REMEMBERED:
                 del self._keyframes[next(iter(self._keyframes))]
         return keyframe
+
+    def _comparable(self, ids: Sequence[int], exclude: Optional[Exclusion]) -> list[Keyframe]:
+        """Return the keyframes with a sound descriptor that are not the query's recent past."""
+        damaged = set(self._map.damaged)
+        session = exclude.session if exclude else None
+        newest_ns = exclude.newer_than_ns if exclude else None
+        return [
+            k
+            for k in self._existing(ids)
+            if k.id not in damaged
+            and not (k.session == session and newest_ns is not None and k.stamp_ns > newest_ns)
+        ]
 
     def _existing(self, ids: Sequence[int]) -> list[Keyframe]:
         found = []

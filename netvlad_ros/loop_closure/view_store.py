@@ -55,9 +55,10 @@ class ViewStore:
                 return _with_descriptors(view, self._extractor, np.float32)
         view = View(None, T_odom_base=keyframe.T_odom_base)
         jpeg = self._map.thumbnail(keyframe.id)
-        if jpeg is not None:
+        image_rgb = None if jpeg is None else decode_thumbnail(jpeg)
+        if image_rgb is not None:
             camera = self._map.camera(keyframe.id)
-            view = View(decode_thumbnail(jpeg), camera, keyframe.T_odom_base)
+            view = View(image_rgb, camera, keyframe.T_odom_base)
             view = view.compact(self._extractor)
             self._keep(keyframe.id, view)
         return view
@@ -81,6 +82,8 @@ class ViewStore:
     def _keep(self, keyframe_id: int, view: View) -> None:
         with self._lock:
             self._views[keyframe_id] = _with_descriptors(view, self._extractor, np.float16)
+            # Queries that are not stored share one id, whose entry may be an old one.
+            self._views.move_to_end(keyframe_id)
             while len(self._views) > self._capacity:
                 self._views.popitem(last=False)
 
@@ -108,7 +111,9 @@ def encode_thumbnail(image_rgb: UInt8Array, longer_side_px: int) -> Optional[byt
     return bytes(jpeg)
 
 
-def decode_thumbnail(jpeg: bytes) -> UInt8Array:
-    """Return a thumbnail as (H, W, 3) uint8 RGB."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR)
+def decode_thumbnail(jpeg: bytes) -> Optional[UInt8Array]:
+    """Return a thumbnail as (H, W, 3) uint8 RGB, None if it is damaged."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    if bgr is None:
+        return None
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -72,6 +72,14 @@ def test_a_weaker_match_that_says_otherwise_is_rejected(agreement, wrong):
     assert answers[0].transform_kind is TransformKind.NONE
 
 
+def test_a_match_without_an_image_does_not_turn_the_vote_around(agreement):
+    unchecked = closure(150, 90, math.nan, T_match_query=None)
+    wrong, right = closure(150, 52, 30.0, off_m=FACADE_PERIOD_M), closure(150, 50, 50.0)
+    answers = agreement.judged([wrong, unchecked, right])
+    assert answers[0].status is ClosureStatus.REJECTED
+    assert answers[2].status is ClosureStatus.VERIFIED
+
+
 def test_without_a_length_the_rotation_is_compared(agreement):
     best = closure(150, 50, 90.0)
     answers = agreement.judged([best, *(
