@@ -26,6 +26,7 @@ import signal
 import sys
 from typing import Optional
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 import gtsam
 from nav_msgs.msg import Odometry, Path
@@ -169,7 +170,8 @@ class PoseGraphBackend(Node):
         self._mounting = CameraMounting(self)
         self._last_xyz = np.full(3, np.inf)
         self._waiting: list[LoopClosure] = []
-        self._history_wanted: Optional[bool] = None
+        self._first_stamp: Optional[Time] = None
+        self._history_wanted = True
         self._path = self.create_publisher(Path, 'corrected_path', qos.LATCHED_QOS)
         self.create_subscription(Odometry, 'odom', self._on_odometry, qos.ODOMETRY_QOS)
         self.create_subscription(
@@ -190,9 +192,9 @@ class PoseGraphBackend(Node):
             self._graph.add_pose(stamp_ns_from_msg(message.header.stamp), T_odom_base)
 
     def _on_keyframes(self, message: Path) -> None:
-        if self._history_wanted is not None:
+        if self._first_stamp is not None or not message.poses:
             return  # odometry and closures are heard since then
-        self._history_wanted = True
+        self._first_stamp = message.poses[0].header.stamp
         # Newest first: each pose hangs on its neighbour in time, back from the first odometry.
         for stamped in reversed(message.poses):
             stamp_ns = stamp_ns_from_msg(stamped.header.stamp)
@@ -214,9 +216,11 @@ class PoseGraphBackend(Node):
 
     def update(self) -> None:
         """Take what has arrived, optimise and publish."""
-        if self._history_wanted and self._history.service_is_ready():
+        ready = self._first_stamp is not None and self._history.service_is_ready()
+        if self._history_wanted and ready:
             self._history_wanted = False
-            answer = self._history.call_async(GetLoopClosures.Request())
+            # Earlier runs in the same map have another odometry frame.
+            answer = self._history.call_async(GetLoopClosures.Request(since=self._first_stamp))
             answer.add_done_callback(lambda done: self._waiting.extend(done.result().closures))
         self._waiting = [closure for closure in self._waiting if not self._take(closure)]
         trajectory = self._graph.trajectory()

@@ -21,9 +21,14 @@ class OdometryBuffer:
     :param max_age_s: poses older than this before the newest one are forgotten.
     :param max_gap_s: two neighbours further apart than this are not interpolated between: the
         odometry had stopped.
+    :param jump_s: a stamp that goes back by more than this is a jump in time, by less a message
+        that was overtaken on its way.
     """
 
-    def __init__(self, max_age_s: float = 10.0, max_gap_s: float = 1.0) -> None:
+    def __init__(
+        self, max_age_s: float = 10.0, max_gap_s: float = 1.0, jump_s: float = 1.0
+    ) -> None:
+        self._jump_ns = int(jump_s * NS_PER_S)
         self._max_age_ns = int(max_age_s * NS_PER_S)
         self._max_gap_ns = int(max_gap_s * NS_PER_S)
         self._stamps_ns: list[int] = []
@@ -37,17 +42,23 @@ class OdometryBuffer:
         """Stamp of the newest pose, None while the buffer is empty."""
         return self._stamps_ns[-1] if self._stamps_ns else None
 
+    def covers(self, stamp_ns: int) -> bool:
+        """Tell whether the stamp lies between the oldest and the newest pose."""
+        return bool(self._stamps_ns) and self._stamps_ns[0] <= stamp_ns <= self._stamps_ns[-1]
+
     def clear(self) -> None:
         """Forget all poses."""
         self._stamps_ns.clear()
         self._poses.clear()
 
     def add(self, stamp_ns: int, xyz: npt.ArrayLike, quat_xyzw: npt.ArrayLike) -> bool:
-        """Take a pose; a stamp that jumps backwards (a looped bag) first clears the buffer.
+        """Take a pose; a stamp that jumps back in time (a looped bag) first clears the buffer.
+
+        A pose that was merely overtaken is left out: its neighbours are there.
 
         :param xyz: (3,) position in metres.
         :param quat_xyzw: (4,) unit quaternion in x, y, z, w order.
-        :returns: False where the stamp jumped backwards, so that the caller can count it.
+        :returns: False where the stamp is older than the newest, so that the caller can count it.
         :raises InputError: the pose is not finite or the quaternion not of unit length; the
             buffer is then as it was.
         """
@@ -57,7 +68,9 @@ class OdometryBuffer:
             self._poses[-1] = T_odom_base
             return True
         in_order = newest_ns is None or stamp_ns > newest_ns
-        if not in_order:
+        if newest_ns is not None and not in_order:
+            if newest_ns - stamp_ns <= self._jump_ns:
+                return False
             self.clear()
         self._stamps_ns.append(stamp_ns)
         self._poses.append(T_odom_base)

@@ -67,7 +67,7 @@ class Detection:
     :param closures: the candidates that were accepted, by rank.
     :param descriptor: (D,) float32 unit vector of the keyframe.
     :param moved: the robot moved since its last closure; standing still gives no further one.
-    :param started_ns: ``time.perf_counter_ns`` when the frame was taken in.
+    :param arrived_ns: ``time.perf_counter_ns`` when the image arrived.
     :param latency_ms: time spent on ``descriptor``, ``search`` and ``total``, in milliseconds.
     """
 
@@ -78,7 +78,7 @@ class Detection:
     descriptor: Optional[Float32Array] = None
     frame: Optional[Frame] = field(default=None, repr=False)
     moved: bool = True
-    started_ns: int = 0
+    arrived_ns: int = 0
     latency_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -140,9 +140,10 @@ class LoopClosureDetector:
         self._recent.clear()
         self._own_session = ''
 
-    def process(self, frame: Frame) -> Detection:
+    def process(self, frame: Frame, waited_ns: int = 0) -> Detection:
         """Take one frame; what it returns is already stored.
 
+        :param waited_ns: time since the image arrived; the closures' latency counts from then.
         :raises InputError: the image cannot be described.
         :raises MapError: the keyframe cannot be stored.
         """
@@ -160,7 +161,7 @@ class LoopClosureDetector:
         keyframe, visit = self._store(frame, descriptor, matches[0] if matches else None)
         self._gate.add(keyframe)
         closures = tuple(
-            self._closure(keyframe, match, candidate, support, started_ns)
+            self._closure(keyframe, match, candidate, support, started_ns - waited_ns)
             for (candidate, support), match in zip(accepted, matches, strict=True)
         )
         if closures and not self._map.read_only:
@@ -176,7 +177,7 @@ class LoopClosureDetector:
             descriptor=descriptor,
             frame=frame,
             moved=moved,
-            started_ns=started_ns,
+            arrived_ns=started_ns - waited_ns,
             latency_ms={
                 'descriptor': (described_ns - started_ns) / NS_PER_MS,
                 'search': (searched_ns - described_ns) / NS_PER_MS,
@@ -205,7 +206,7 @@ class LoopClosureDetector:
         kept = tuple(
             replace(
                 self._calibrated(answer),
-                latency_ns=time.perf_counter_ns() - detection.started_ns,
+                latency_ns=time.perf_counter_ns() - detection.arrived_ns,
             )
             for answer in answers
         )
@@ -343,7 +344,7 @@ class LoopClosureDetector:
         match: Keyframe,
         candidate: Candidate,
         support: int,
-        started_ns: int,
+        arrived_ns: int,
     ) -> LoopClosure:
         consistent = support >= self._config.consistency.min_support
         closure = LoopClosure(
@@ -356,7 +357,7 @@ class LoopClosureDetector:
             rank=candidate.rank,
             status=ClosureStatus.CONSISTENT if consistent else ClosureStatus.CANDIDATE,
             model_id=self.model_id,
-            latency_ns=time.perf_counter_ns() - started_ns,
+            latency_ns=time.perf_counter_ns() - arrived_ns,
         )
         return self._calibrated(closure)
 
@@ -371,5 +372,5 @@ class LoopClosureDetector:
         for candidate in detection.candidates[: self._config.verification.max_candidates]:
             if candidate.keyframe_id not in by_match:
                 match = self._map.keyframe(candidate.keyframe_id)
-                out.append(self._closure(keyframe, match, candidate, 1, detection.started_ns))
+                out.append(self._closure(keyframe, match, candidate, 1, detection.arrived_ns))
         return out

@@ -8,14 +8,13 @@ from collections.abc import Callable
 import importlib
 from typing import Any, Optional
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.ros import qos
-from netvlad_ros.ros.conversions import transform_from_msg
+from netvlad_ros.static_transforms import StaticTransforms
 from netvlad_ros.types import FloatArray
 
 
@@ -32,8 +31,9 @@ class CameraMounting:
     def __init__(self, node: Node, on_change: Callable[[], None] = lambda: None) -> None:
         self.base_frame_id: str = node.declare_parameter('base_frame_id', 'base_link').value
         numbers = node.declare_parameter('base_camera_pose', Parameter.Type.DOUBLE_ARRAY).value
+        self._logger = node.get_logger()
         self._on_change = on_change
-        self._parents: dict[str, tuple[str, FloatArray]] = {}
+        self._transforms = StaticTransforms()
         self._fixed: Optional[FloatArray] = None
         if numbers is not None:
             try:
@@ -49,26 +49,18 @@ class CameraMounting:
             raise ConfigError(
                 'tf2_msgs is not installed: give the pose of the camera as base_camera_pose'
             ) from None
-        node.create_subscription(tf_message, '/tf_static', self.add, qos.LATCHED_QOS)
+        node.create_subscription(tf_message, '/tf_static', self.add, qos.STATIC_TF_QOS)
 
     def add(self, message: Any) -> None:
         """Take a tf2_msgs/TFMessage."""
-        for stamped in message.transforms:
-            T_parent_child = transform_from_msg(stamped.transform)
-            self._parents[stamped.child_frame_id] = (stamped.header.frame_id, T_parent_child)
+        try:
+            self._transforms.add(message)
+        except InputError as error:
+            self._logger.warning(str(error))
         self._on_change()
 
     def lookup(self, camera_frame_id: str) -> Optional[FloatArray]:
         """Return T_base_camera (4, 4), or None while the transforms do not lead to the base."""
         if self._fixed is not None:
             return self._fixed
-        T, frame = np.eye(4), camera_frame_id
-        # The depth of the tree bounds the walk even if someone closed a loop.
-        for _ in range(len(self._parents) + 1):
-            if frame == self.base_frame_id:
-                return T
-            if frame not in self._parents:
-                return None
-            frame, T_above = self._parents[frame]
-            T = T_above @ T
-        return None
+        return self._transforms.lookup(self.base_frame_id, camera_frame_id)

@@ -102,7 +102,10 @@ class Health:
                 kind for kind, at_s in self._recent.items() if now_s - at_s < LOG_PERIOD_S
             ]
             values: dict[str, object] = dict(facts)
-            values.update(self._counts)
+            for key, count in self._counts.items():
+                # What a worker counts now is added to what those before it counted.
+                fact = values.get(key, 0)
+                values[key] = count + (fact if isinstance(fact, int) else 0)
             values.update({f'problem: {kind}': n for kind, n in self._problems.items()})
             for stage, samples in self._latency_ms.items():
                 p50, p95 = np.percentile(samples, [50, 95])

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+import math
 import threading
 import time
 from typing import Any, Optional
@@ -15,8 +17,10 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from netvlad_ros.image_messages import depth_from_message, image_from_message
 from netvlad_ros.odometry_buffer import OdometryBuffer
-from netvlad_ros.ros.conversions import camera_from_msg, stamp_ns_from_msg, transform_from_msg
+from netvlad_ros.ros.conversions import camera_from_msg, stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
+from netvlad_ros.ros.parameters import NodeConfig
+from netvlad_ros.static_transforms import StaticTransforms
 from netvlad_ros.types import Camera, Float32Array, FloatArray, Frame
 
 try:
@@ -28,6 +32,8 @@ except ImportError:
 
 NS_PER_S = 1_000_000_000
 DEPTH_IMAGES_KEPT = 8
+# Depth that has been silent for longer is not waited for.
+DEPTH_SILENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,23 +48,24 @@ class ImageArrival:
 class Intake:
     """Collects messages on the executor's thread; ``assemble`` runs on the worker's.
 
-    :param max_odom_wait_s: longest wait for odometry newer than an image.
-    :param max_depth_gap_s: largest difference between the stamps of image and depth.
+    :param config: how long to wait for what belongs to an image, and how the images are.
     """
 
-    def __init__(self, health: Health, max_odom_wait_s: float, max_depth_gap_s: float) -> None:
+    def __init__(self, health: Health, config: NodeConfig) -> None:
         self._health = health
-        self._max_odom_wait_s = max_odom_wait_s
-        self._max_depth_gap_ns = int(max_depth_gap_s * NS_PER_S)
+        self._config = config
+        self._max_depth_gap_ns = int(config.max_depth_gap_s * NS_PER_S)
         self._changed = threading.Condition()
-        self._odometry = OdometryBuffer()
+        self._odometry = OdometryBuffer(jump_s=config.time_jump_s)
         self._depths: deque[Image] = deque(maxlen=DEPTH_IMAGES_KEPT)
+        self._depth_arrived_s = -math.inf
         self._camera = Camera()
         self._camera_key: object = None
-        self._static: dict[str, tuple[str, FloatArray]] = {}
+        self._static = StaticTransforms()
         self._closed = False
         self.odom_frame_id = ''
         self._base_frame_id = ''
+        self.mounting = 'unknown'
 
     def close(self) -> None:
         """Let a waiting ``assemble`` return at once."""
@@ -74,7 +81,7 @@ class Intake:
         with self._health.guard('odom'), self._changed:
             stamp_ns = stamp_ns_from_msg(message.header.stamp)
             if not self._odometry.add(stamp_ns, (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)):
-                self._health.count('odometry stamps that jumped backwards')
+                self._health.count('odometry messages out of order')
             self.odom_frame_id = message.header.frame_id
             self._base_frame_id = message.child_frame_id
             self._changed.notify_all()
@@ -84,23 +91,27 @@ class Intake:
         self._health.saw('depth')
         with self._changed:
             self._depths.append(message)
+            self._depth_arrived_s = time.monotonic()
+            self._changed.notify_all()
 
     def on_camera_info(self, message: CameraInfo) -> None:
         """Take the calibration; it is parsed again only when it changes."""
         self._health.saw('camera_info')
-        key = (message.header.frame_id, message.width, message.height, tuple(message.k))
+        key = (
+            message.header.frame_id, message.width, message.height, tuple(message.k),
+            tuple(message.d), tuple(message.p), message.binning_x, message.binning_y,
+            message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height,
+        )
         if key == self._camera_key:
             return
         with self._health.guard('camera_info'):
-            self._camera = camera_from_msg(message)
+            self._camera = camera_from_msg(message, self._config.image_is_rectified)
             self._camera_key = key
 
     def on_static_transforms(self, message: Any) -> None:
         """Take /tf_static, for the pose of the camera on the robot."""
         with self._health.guard('tf_static'):
-            for stamped in message.transforms:
-                T_parent_child = transform_from_msg(stamped.transform)
-                self._static[stamped.child_frame_id] = (stamped.header.frame_id, T_parent_child)
+            self._static.add(message)
 
     def assemble(self, arrival: ImageArrival, odometry_expected: bool) -> Optional[Frame]:
         """Return the frame of an image, or None after counting what was wrong with it.
@@ -115,34 +126,45 @@ class Intake:
                 image_rgb=image_rgb,
                 camera=camera,
                 T_odom_base=self._pose_at(arrival, odometry_expected),
-                depth_m=self._depth_at(arrival.stamp_ns),
+                depth_m=self._depth_at(arrival),
             )
         return None
 
     def _pose_at(self, arrival: ImageArrival, expected: bool) -> Optional[FloatArray]:
-        deadline_s = arrival.arrived_s + self._max_odom_wait_s
+        odometry = self._odometry
         with self._changed:
-            while expected and not self._closed:
-                newest_ns = self._odometry.newest_ns
-                remaining_s = deadline_s - time.monotonic()
-                if (newest_ns is not None and newest_ns >= arrival.stamp_ns) or remaining_s <= 0:
-                    break
-                self._changed.wait(remaining_s)
-            pose = self._odometry.pose_at(arrival.stamp_ns)
+            if expected:
+                # After a jump back in time the buffer holds poses of the future for a moment.
+                self._wait_for(arrival, lambda: odometry.covers(arrival.stamp_ns))
+            pose, newest_ns = odometry.pose_at(arrival.stamp_ns), odometry.newest_ns
         if pose is None and expected:
             self._health.problem(
                 'no odometry at image stamp',
                 f'no odometry at the image stamp {arrival.stamp_ns / NS_PER_S:.3f} s within '
-                f'{self._max_odom_wait_s} s; newest is '
+                f'{self._config.max_odom_wait_s} s; newest is '
                 + (f'{newest_ns / NS_PER_S:.3f} s' if newest_ns else 'none'),
             )
         return pose
 
-    def _depth_at(self, stamp_ns: int) -> Optional[Float32Array]:
+    def _wait_for(self, arrival: ImageArrival, is_there: Callable[[], bool]) -> None:
+        """Wait, with the lock held, until something is there or the image has waited enough."""
+        remaining_s = arrival.arrived_s + self._config.max_odom_wait_s - time.monotonic()
+        self._changed.wait_for(lambda: self._closed or is_there(), max(0.0, remaining_s))
+
+    def _depth_at(self, arrival: ImageArrival) -> Optional[Float32Array]:
+        def newest_ns() -> int:
+            return max(stamp_ns_from_msg(depth.header.stamp) for depth in self._depths)
+
         with self._changed:
+            if time.monotonic() - self._depth_arrived_s < DEPTH_SILENCE_S:
+                # A registered depth image is made from its camera image and comes after it.
+                self._wait_for(arrival, lambda: newest_ns() >= arrival.stamp_ns)
             depths = list(self._depths)
-        gaps = [abs(stamp_ns_from_msg(depth.header.stamp) - stamp_ns) for depth in depths]
-        if not gaps or min(gaps) > self._max_depth_gap_ns:
+        gaps = [abs(stamp_ns_from_msg(depth.header.stamp) - arrival.stamp_ns) for depth in depths]
+        if not gaps:
+            return None
+        if min(gaps) > self._max_depth_gap_ns:
+            self._health.count('images without depth at their stamp')
             return None
         with self._health.guard('depth'):
             return depth_from_message(depths[gaps.index(min(gaps))])
@@ -152,17 +174,12 @@ class Intake:
         camera = self._camera
         if self._camera_key is None and image_frame_id:
             camera = replace(camera, name=image_frame_id, frame_id=image_frame_id)
-        T_base_camera: Optional[FloatArray] = None
-        child = camera.frame_id
-        # Static transforms form a tree; its depth bounds the walk even if someone closed a loop.
-        for _ in range(len(self._static)):
-            if child not in self._static:
-                break
-            parent, T_parent_child = self._static[child]
-            T_base_camera = (
-                T_parent_child if T_base_camera is None else T_parent_child @ T_base_camera
-            )
-            if parent == self._base_frame_id:
-                return replace(camera, T_base_camera=T_base_camera)
-            child = parent
-        return camera
+        if camera.frame_id == self._base_frame_id:
+            return camera
+        T_base_camera = self._static.lookup(self._base_frame_id, camera.frame_id)
+        self.mounting = (
+            f'no static transform from {self._base_frame_id!r} to {camera.frame_id!r}'
+            if T_base_camera is None
+            else 'known'
+        )
+        return camera if T_base_camera is None else replace(camera, T_base_camera=T_base_camera)

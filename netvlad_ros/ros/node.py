@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import importlib
 import signal
@@ -15,12 +15,14 @@ from typing import Any, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from threadpoolctl import threadpool_limits
@@ -63,10 +65,12 @@ class VprNode(LifecycleNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('vpr', **kwargs)
-        parameters.declare(self, parameters.NodeConfig())
-        parameters.declare(self, DetectorConfig())
+        self._settings = {
+            *parameters.declare(self, parameters.NodeConfig()),
+            *parameters.declare(self, DetectorConfig()),
+        }
         self.health = Health(self.get_logger().warning)
-        self.outputs: Outputs
+        self.outputs: Optional[Outputs] = None
         self.descriptor: Optional[Descriptor] = None
         self.detector: Optional[LoopClosureDetector] = None
         # Held by whoever uses the detector: the worker for a frame, a service for its answer.
@@ -81,48 +85,25 @@ class VprNode(LifecycleNode):
         self._inputs: list[Any] = []
         self._periodic: list[Any] = []
         self._map_services: Optional[MapServices] = None
+        self.add_on_set_parameters_callback(self._refuse_late)
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the model, open the map, make the publishers."""
-        try:
-            self.node_config = parameters.read(self, parameters.NodeConfig)
-            self.detector_config = parameters.read(self, DetectorConfig)
-            self.descriptor = load_descriptor(self.detector_config.descriptor)
-            self.open_map(self.node_config.map_path, self.node_config.read_only)
-            self.outputs = Outputs(self, self.node_config.publish_descriptors)
-            self._map_services = MapServices(self)
-        except NetvladError as error:
-            self.get_logger().error(f'cannot configure: {error}')
+        result = self._attempt('configure', self._configure)
+        if result != TransitionCallbackReturn.SUCCESS:
             self._release()
-            return TransitionCallbackReturn.FAILURE
-        except Exception:
-            # rclpy turns an exception here into ERROR without a word.
-            self.get_logger().fatal(f'cannot configure:\n{traceback.format_exc()}')
-            self._release()
-            return TransitionCallbackReturn.ERROR
-        self.get_logger().info(f'model {self.descriptor.model_id}: {self.descriptor.describe()}')
+            return result
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
-        result = super().on_activate(state)
-        config = self.node_config
-        self._intake = Intake(self.health, config.max_odom_wait_s, config.max_depth_gap_s)
-        self._verification = BoundedWorker(
-            self._verify, 'vpr_verification', capacity=VERIFICATIONS_WAITING
-        )
-        self._worker = BoundedWorker(self._serve, 'vpr_worker')
-        self._subscribe(self._intake)
-        # Steady clock: diagnostics must go on while simulated time stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._periodic = [
-            self.create_timer(
-                config.diagnostics_period_s, self._publish_diagnostics, clock=steady
-            ),
-            self.create_timer(DRAWING_PERIOD_S, self.outputs.publish_drawing, clock=steady),
-        ]
+        super().on_activate(state)
+        result = self._attempt('activate', self._activate)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._stop_serving()
+            super().on_deactivate(state)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -140,6 +121,11 @@ class VprNode(LifecycleNode):
         self._stop_serving()
         self._release()
         return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a failed transition, so that the next configure can succeed."""
+        self.close()
+        return super().on_error(state)
 
     def bring_up(self) -> bool:
         """Configure and activate, unless a signal comes in between; return whether it worked."""
@@ -182,6 +168,52 @@ class VprNode(LifecycleNode):
         self._stop_serving()
         self._release()
 
+    def _attempt(self, name: str, work: Callable[[], None]) -> TransitionCallbackReturn:
+        """Do the work of a transition; rclpy swallows an exception in one without a word."""
+        try:
+            work()
+        except NetvladError as error:
+            self.get_logger().error(f'cannot {name}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().fatal(f'cannot {name}:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _refuse_late(self, changes: list[Parameter]) -> SetParametersResult:
+        """Refuse settings that would act only after the next configure."""
+        late = [p.name for p in changes if p.name in self._settings]
+        if self.descriptor is None or not late:
+            return SetParametersResult(successful=True)
+        reason = f'{", ".join(late)}: read on configure; deactivate and clean up the node first'
+        return SetParametersResult(successful=False, reason=reason)
+
+    def _configure(self) -> None:
+        self.node_config = parameters.read(self, parameters.NodeConfig)
+        self.detector_config = parameters.read(self, DetectorConfig)
+        self.descriptor = load_descriptor(self.detector_config.descriptor)
+        self.open_map(self.node_config.map_path, self.node_config.read_only)
+        self.outputs = Outputs(self, self.node_config.publish_descriptors)
+        self._map_services = MapServices(self)
+        self.get_logger().info(f'model {self.descriptor.model_id}: {self.descriptor.describe()}')
+
+    def _activate(self) -> None:
+        config = self.node_config
+        self._intake = Intake(self.health, config)
+        self._verification = BoundedWorker(
+            self._verify, 'vpr_verification', capacity=VERIFICATIONS_WAITING
+        )
+        self._worker = BoundedWorker(self._serve, 'vpr_worker')
+        self._subscribe(self._intake)
+        # Steady clock: diagnostics must go on while simulated time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._periodic = [
+            self.create_timer(
+                config.diagnostics_period_s, self._publish_diagnostics, clock=steady
+            ),
+            self.create_timer(DRAWING_PERIOD_S, self.outputs.publish_drawing, clock=steady),
+        ]
+
     def _stop_serving(self) -> None:
         for timer in self._periodic:
             self.destroy_timer(timer)
@@ -201,9 +233,11 @@ class VprNode(LifecycleNode):
     def _release(self) -> None:
         if self._map_services is not None:
             self._map_services.destroy()
+        if self.outputs is not None:
+            self.outputs.destroy()
         if self.detector is not None:
             self.detector.keyframe_map.close()
-        self._map_services = self.detector = self.descriptor = None
+        self._map_services = self.outputs = self.detector = self.descriptor = None
 
     # Topics
 
@@ -221,9 +255,8 @@ class VprNode(LifecycleNode):
 
             self._inputs.append(
                 self.create_subscription(
-                    message_type, topic, callback, profile,
+                    message_type, topic, callback, **qos.overridable(profile),
                     event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost),
-                    qos_overriding_options=qos.OVERRIDABLE,
                 )
             )
 
@@ -241,13 +274,18 @@ class VprNode(LifecycleNode):
         except ImportError:
             self.get_logger().info("tf2_msgs is not installed: the camera's pose is not known")
             return
-        subscribe(tf_message, '/tf_static', intake.on_static_transforms, qos.LATCHED_QOS)
+        subscribe(tf_message, '/tf_static', intake.on_static_transforms, qos.STATIC_TF_QOS)
 
     def _on_image(self, message: Any) -> None:
         self.health.saw('image')
         stamp_ns = stamp_ns_from_msg(message.header.stamp)
         if self._worker is not None and not self.paused:
             self._worker.offer(ImageArrival(message, stamp_ns, time.monotonic()))
+
+    def _odometry_expected(self) -> bool:
+        # count_publishers does not apply remappings by itself.
+        topic = self.resolve_topic_name('odom')
+        return self.health.has_seen('odom') or self.count_publishers(topic) > 0
 
     # Worker thread
 
@@ -278,8 +316,7 @@ class VprNode(LifecycleNode):
             )
             with self.detector_lock:
                 self.begin_session()
-        odometry_expected = self.health.has_seen('odom') or self.count_publishers('odom') > 0
-        frame = intake.assemble(arrival, odometry_expected)
+        frame = intake.assemble(arrival, self._odometry_expected())
         if frame is None:
             return
         self._last_stamp_ns = arrival.stamp_ns
@@ -287,7 +324,8 @@ class VprNode(LifecycleNode):
             detector = self.detector
             if detector is None:
                 return
-            detection = detector.process(frame)
+            waited_s = time.monotonic() - arrival.arrived_s
+            detection = detector.process(frame, int(waited_s * NS_PER_S))
         if detection.keyframe is not None:
             self.outputs.publish(detection, intake.odom_frame_id, detector.model_id)
             self.health.count('keyframes')
@@ -318,25 +356,28 @@ class VprNode(LifecycleNode):
     # Timers
 
     def _publish_diagnostics(self) -> None:
-        detector = self.detector
-        if detector is None or self._worker is None:
+        detector, worker, intake = self.detector, self._worker, self._intake
+        if detector is None or worker is None or intake is None:
             return
-        timeout_s = self.node_config.input_timeout_s
         facts: dict[str, object] = {
             'model': detector.model_id,
-            'frames dropped, a newer one came': self._worker.dropped,
+            'frames dropped, a newer one came': worker.dropped,
+            'camera on the robot': intake.mounting,
             'paused': self.paused,
         }
-        facts.update({f'map {key}': value for key, value in detector.keyframe_map.stats().items()})
-        message = DiagnosticArray(
-            status=[
-                self.health.status(
-                    self.get_fully_qualified_name(),
-                    {'image': timeout_s, 'odom': timeout_s},
-                    facts,
-                )
-            ]
+        try:
+            # A map that is a database is asked over the network.
+            stats = detector.keyframe_map.stats()
+            facts.update({f'map {key}': value for key, value in stats.items()})
+        except Exception as error:
+            self.health.problem('map does not answer', f'the map does not answer: {error}')
+        inputs = ['image', 'odom'] if self._odometry_expected() else ['image']
+        status = self.health.status(
+            self.get_fully_qualified_name(),
+            dict.fromkeys(inputs, self.node_config.input_timeout_s),
+            facts,
         )
+        message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self.outputs.publish_diagnostics(message)
 

@@ -26,10 +26,15 @@ class Outputs:
     """
 
     def __init__(self, node: LifecycleNode, with_descriptors: bool) -> None:
+        self._node = node
+        self._publishers: list[Any] = []
+
         def publisher(message_type: Any, topic: str, profile: Any) -> Any:
-            return node.create_lifecycle_publisher(
-                message_type, topic, profile, qos_overriding_options=qos.OVERRIDABLE
+            made = node.create_lifecycle_publisher(
+                message_type, topic, **qos.overridable(profile)
             )
+            self._publishers.append(made)
+            return made
 
         self._closures = publisher(LoopClosureArray, 'loop_closures', qos.RESULT_QOS)
         self._places = publisher(PlaceId, 'place_id', qos.RESULT_QOS)
@@ -43,6 +48,12 @@ class Outputs:
             )
         self._robot = node.get_namespace().strip('/')
         self._trace = Trace()
+
+    def destroy(self) -> None:
+        """Take the publishers down; a late viewer gets nothing of an earlier configuration."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
 
     def publish(self, detection: Detection, odom_frame_id: str, model_id: str) -> None:
         """Publish the closures, the place and the descriptor of a new keyframe."""

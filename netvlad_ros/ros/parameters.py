@@ -34,8 +34,12 @@ class NodeConfig:
     read_only: bool = setting(False, 'Localise in the map of map_path and store nothing.')
     session_name: str = setting('', 'A name for this run, stored in the map.')
     max_odom_wait_s: float = setting(
-        0.2, 'Longest wait for odometry that is newer than an image.',
+        0.2, 'Longest wait for odometry and depth that are newer than an image.',
         unit='s', minimum=0.0, maximum=10.0,
+    )
+    image_is_rectified: bool = setting(
+        False,
+        'The images are rectified (image_rect): of camera_info P counts, not K and D.',
     )
     time_jump_s: float = setting(
         1.0, 'Image stamps that go back by more than this begin a new session (a looped bag).',
@@ -66,7 +70,6 @@ def _leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any]]:
 
 def _descriptor(default: Any, metadata: Any) -> ParameterDescriptor:
     unit = f' [{metadata["unit"]}]' if metadata.get('unit') else ''
-    # Read at configuration only; a running detector never changes under a map.
     descriptor = ParameterDescriptor(description=metadata['description'] + unit)
     if metadata.get('choices'):
         descriptor.additional_constraints = 'One of: ' + ', '.join(metadata['choices'])
@@ -85,10 +88,12 @@ def _descriptor(default: Any, metadata: Any) -> ParameterDescriptor:
     return descriptor
 
 
-def declare(node: Node, default: Any) -> None:
-    """Declare every setting of a config dataclass as a parameter ``group.name``."""
-    for name, value, metadata in _leaves(default):
+def declare(node: Node, default: Any) -> list[str]:
+    """Declare every setting of a config dataclass as a parameter ``group.name``; return them."""
+    leaves = list(_leaves(default))
+    for name, value, metadata in leaves:
         node.declare_parameter(name, value, _descriptor(value, metadata))
+    return [name for name, _, _ in leaves]
 
 
 def read(node: Node, cls: type[T]) -> T:

@@ -6,6 +6,9 @@ A user overrides one with the parameter ``qos_overrides./TOPIC.subscription.reli
 its like.
 """
 
+from copy import copy
+from typing import Any
+
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -21,6 +24,13 @@ ODOMETRY_QOS = QoSProfile(
 RESULT_QOS = QoSProfile(
     depth=100, reliability=ReliabilityPolicy.RELIABLE, history=HistoryPolicy.KEEP_LAST
 )
+# Every node that has static transforms writes its own message; tf2 keeps as many.
+STATIC_TF_QOS = QoSProfile(
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    history=HistoryPolicy.KEEP_LAST,
+)
 # A viewer that starts late still gets the last state.
 LATCHED_QOS = QoSProfile(
     depth=1,
@@ -28,3 +38,11 @@ LATCHED_QOS = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
     history=HistoryPolicy.KEEP_LAST,
 )
+
+
+def overridable(profile: QoSProfile) -> dict[str, Any]:
+    """Return the arguments of a topic whose quality of service parameters may override.
+
+    rclpy writes the overrides into the profile that it is given, so each topic gets its own.
+    """
+    return {'qos_profile': copy(profile), 'qos_overriding_options': OVERRIDABLE}

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from std_srvs.srv import SetBool, Trigger
 
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
-from netvlad_ros.errors import NetvladError
+from netvlad_ros.errors import MapError, NetvladError
 from netvlad_ros.image_messages import image_from_message
 from netvlad_ros.ros.conversions import closure_to_msg, stamp_ns_from_msg
 from netvlad_ros.ros.intake import BRIDGE
@@ -18,19 +19,25 @@ from netvlad_ros.types import NOT_STORED, Frame, Keyframe, LoopClosure
 if TYPE_CHECKING:
     from netvlad_ros.ros.node import VprNode
 
+Handler = Callable[[Any, Any], Any]
+
 
 class MapServices:
     """Answers service calls of a configured node; every failure is an answer, never a crash."""
 
     def __init__(self, node: VprNode) -> None:
         self._node = node
+        handlers: list[tuple[Any, str, Handler]] = [
+            (SaveMap, 'save_map', self._save_map),
+            (LoadMap, 'load_map', self._load_map),
+            (GetLoopClosures, 'get_loop_closures', self._get_closures),
+            (RecognizePlace, 'recognize_place', self._recognize),
+            (SetBool, 'pause', self._pause),
+            (Trigger, 'reset', self._reset),
+        ]
         self._services = [
-            node.create_service(SaveMap, '~/save_map', self._save_map),
-            node.create_service(LoadMap, '~/load_map', self._load_map),
-            node.create_service(GetLoopClosures, '~/get_loop_closures', self._get_closures),
-            node.create_service(RecognizePlace, '~/recognize_place', self._recognize),
-            node.create_service(SetBool, '~/pause', self._pause),
-            node.create_service(Trigger, '~/reset', self._reset),
+            node.create_service(kind, f'~/{name}', self._answering(name, handler))
+            for kind, name, handler in handlers
         ]
 
     def destroy(self) -> None:
@@ -38,38 +45,49 @@ class MapServices:
         for service in self._services:
             self._node.destroy_service(service)
 
+    def _answering(self, name: str, handler: Handler) -> Handler:
+        """Return the handler with its errors as answers: an exception would end the executor."""
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return handler(request, response)
+            except NetvladError as error:
+                said = str(error)
+            except Exception as error:
+                said = f'{type(error).__name__}: {error}'
+                self._node.health.problem('unexpected error', f'{name}: {said}')
+            if hasattr(response, 'success'):
+                response.success, response.message = False, said
+            return response
+
+        return answer
+
     def _save_map(self, request: Any, response: Any) -> Any:
         node = self._node
         with node.detector_lock:
             assert node.detector is not None
             keyframe_map = node.detector.keyframe_map
             response.keyframes = len(keyframe_map)
-            try:
-                if request.path:
-                    keyframe_map.save_copy(request.path)
-                    response.message = f'a copy of the map is at {request.path}'
-                elif keyframe_map.path is None:
-                    response.message = 'the map is in memory only: give a path'
-                    return response
-                else:
-                    keyframe_map.flush()
-                    response.message = f'the map is at {keyframe_map.path}'
-                response.success = True
-            except NetvladError as error:
-                response.message = str(error)
+            if request.path:
+                keyframe_map.save_copy(request.path)
+                response.message = f'a copy of the map is at {request.path}'
+            elif keyframe_map.is_in_memory:
+                raise MapError('the map is in memory only: give a path')
+            else:
+                keyframe_map.flush()
+                response.message = f'the map is at {keyframe_map.path or "its database"}'
+            response.success = True
         return response
 
     def _load_map(self, request: Any, response: Any) -> Any:
         node = self._node
         with node.detector_lock:
-            try:
-                node.open_map(request.path, request.read_only)
-                response.success = True
-                response.message = f'{request.path or "an empty map in memory"} is open'
-            except NetvladError as error:
-                response.message = str(error)
             assert node.detector is not None
             response.keyframes = len(node.detector.keyframe_map)
+            node.open_map(request.path, request.read_only)
+            response.keyframes = len(node.detector.keyframe_map)
+        response.success = True
+        response.message = f'{request.path or "an empty map in memory"} is open'
         return response
 
     def _get_closures(self, request: Any, response: Any) -> Any:
@@ -84,11 +102,7 @@ class MapServices:
 
     def _recognize(self, request: Any, response: Any) -> Any:
         node = self._node
-        try:
-            image_rgb = image_from_message(request.image, BRIDGE)
-        except NetvladError as error:
-            response.message = str(error)
-            return response
+        image_rgb = image_from_message(request.image, BRIDGE)
         stamp_ns = stamp_ns_from_msg(request.image.header.stamp)
         frame_id = request.image.header.frame_id
         query = Keyframe(id=NOT_STORED, stamp_ns=stamp_ns, session='', camera=frame_id, place_id=0)
@@ -123,14 +137,11 @@ class MapServices:
         node = self._node
         with node.detector_lock:
             assert node.detector is not None
-            try:
-                if node.detector.keyframe_map.path is None:
-                    node.open_map('', False)
-                    response.message = 'the map in memory is empty now'
-                else:
-                    response.message = 'a new session began, stored keyframes are kept'
-                node.begin_session()
-                response.success = True
-            except NetvladError as error:
-                response.message = str(error)
+            if node.detector.keyframe_map.is_in_memory:
+                node.open_map('', False)
+                response.message = 'the map in memory is empty now'
+            else:
+                response.message = 'a new session began, stored keyframes are kept'
+            node.begin_session()
+        response.success = True
         return response

@@ -45,6 +45,8 @@ class Trace:
                 self._session = keyframe.session
                 self._poses = []
                 self._closures = {}
+                # What was drawn of the session before is taken away.
+                self._changed = bool(self._frame_id)
             if keyframe.T_odom_base is None:
                 return
             self._frame_id = frame_id
@@ -75,7 +77,7 @@ class Trace:
                 return None
             self._changed = False
             poses, closures = list(self._poses), list(self._closures.values())
-        header = poses[-1].header
+        header = poses[-1].header if poses else Header(frame_id=self._frame_id)
         markers = [_lines(status, closures, header) for status in COLOURS]
         return Path(header=header, poses=poses), MarkerArray(markers=markers)
 

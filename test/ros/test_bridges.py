@@ -32,8 +32,10 @@ def context():
     rclpy.shutdown(context=context)
 
 
-def closure(query_s, status, match_session='now', w=1.0):
-    message = LoopClosure(status=status, query_session='now', match_session=match_session)
+def closure(query_s, status, match_session='now', w=1.0, query_session='now'):
+    message = LoopClosure(
+        status=status, query_session=query_session, match_session=match_session
+    )
     message.query_stamp = stamp_ns_to_msg(int(query_s * 1e9))
     message.match_stamp = stamp_ns_to_msg(2_250_000_000)
     message.match_odom_pose.position.x = 7.0
@@ -98,10 +100,13 @@ def test_initialpose_is_the_stored_pose_of_an_earlier_session(context):
         closure(51.0, verified, match_session='before', w=0.0),
         closure(52.0, LoopClosure.STATUS_CONSISTENT, match_session='before'),
         closure(53.0, verified, match_session='before'),
+        closure(54.0, verified, match_session='before'),
+        closure(55.0, verified, match_session='before', query_session='after a reset'),
     ]
-    (message,) = bridged(
-        context, 'initialpose', 'initialpose', PoseWithCovarianceStamped, closures, 1
+    message, after_reset = bridged(
+        context, 'initialpose', 'initialpose', PoseWithCovarianceStamped, closures, 2
     )
+    assert after_reset.header.stamp.sec == 55
     assert (message.header.stamp.sec, message.header.frame_id) == (53, 'map')
     assert message.pose.pose.position.x == 7.0
     assert message.pose.covariance[0] == 1.0

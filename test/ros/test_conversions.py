@@ -82,6 +82,21 @@ def test_a_camera_survives_the_message_and_zeros_mean_uncalibrated():
     assert conversions.camera_from_msg(CameraInfo(width=640, height=480)).K is None
 
 
+def test_rectified_reduced_and_cut_images_have_the_camera_of_their_pixels():
+    message = CameraInfo(width=640, height=480, d=[0.1] * 5)
+    message.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+    message.p = [400.0, 0.0, 310.0, 0.0, 0.0, 410.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    rectified = conversions.camera_from_msg(message, is_rectified=True)
+    npt.assert_array_equal(rectified.K, [[400, 0, 310], [0, 410, 230], [0, 0, 1]])
+    assert rectified.distortion.size == 0
+    message.roi.x_offset, message.roi.y_offset = 20, 40
+    message.roi.width, message.roi.height = 600, 400
+    message.binning_x = message.binning_y = 2
+    part = conversions.camera_from_msg(message)
+    assert part.size_wh == (300, 200)
+    npt.assert_array_equal(part.K, [[250, 0, 150], [0, 255, 100], [0, 0, 1]])
+
+
 @pytest.mark.parametrize('broken', [float('nan'), -500.0])
 def test_a_broken_calibration_is_refused(broken):
     message = CameraInfo(width=640, height=480)

@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node in this process: real messages over DDS in, loop closures and places out."""
 
-from diagnostic_msgs.msg import DiagnosticArray
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 from ros_bench import FRAME_NS, image_message, jpeg_message, odometry_message, scene
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
@@ -13,8 +19,13 @@ from visualization_msgs.msg import MarkerArray
 
 from netvlad_msgs.msg import KeyframeDescriptor, LoopClosure, LoopClosureArray, PlaceId
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
-from netvlad_ros.ros.conversions import stamp_ns_from_msg
+from netvlad_ros.ros.conversions import image_to_msg, stamp_ns_from_msg
+from netvlad_ros.ros.health import Health
+from netvlad_ros.ros.intake import ImageArrival, Intake
+from netvlad_ros.ros.parameters import NodeConfig
 from netvlad_ros.ros.qos import LATCHED_QOS
+from netvlad_ros.ros.visualization import Trace
+from netvlad_ros.types import Camera, Keyframe
 
 
 class Drive:
@@ -251,6 +262,97 @@ def test_lifecycle_can_go_round_and_free_everything(bench):
     assert node.bring_up()
     drive.bench.spin_until(lambda: drive.images.get_subscription_count() > 0)
     assert drive.see(1, 2).is_new
+
+
+def test_a_second_round_leaves_one_publisher_and_no_old_path(bench):
+    node = (item := bench()).node
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.bring_up()
+    assert item.client.count_publishers('keyframes') == 1
+
+
+def test_an_activation_that_fails_frees_everything(bench, tmp_path):
+    override = {'qos_overrides./odom.subscription.reliability': 'perhaps'}
+    node = bench(up=False, map_path=str(tmp_path / 'map'), **override).node
+    for _ in range(2):
+        # The second time the map's lock must be free again.
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+        assert node.detector is None and node.descriptor is None
+
+
+def test_a_setting_is_refused_while_it_would_not_act(bench):
+    node = bench().node
+    change = [Parameter('search.min_similarity', value=0.5)]
+    assert 'read on configure' in node.set_parameters(change)[0].reason
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.set_parameters(change)[0].successful
+
+
+def test_an_override_is_of_its_own_topic_alone(bench):
+    node = bench(**{'qos_overrides./image.subscription.reliability': 'reliable'}).node
+    reliability = {
+        topic: node.get_subscriptions_info_by_topic(f'/{topic}')[0].qos_profile.reliability
+        for topic in ('image', 'camera_info', 'depth')
+    }
+    assert reliability == {
+        'image': ReliabilityPolicy.RELIABLE, 'camera_info': ReliabilityPolicy.BEST_EFFORT,
+        'depth': ReliabilityPolicy.BEST_EFFORT,
+    }  # fmt: skip
+
+
+def test_a_service_that_breaks_answers_and_the_node_goes_on(bench, monkeypatch):
+    drive = Drive(bench())
+    drive.see(1, 1)
+
+    def break_down(*_):
+        raise ZeroDivisionError('the map is upside down')
+
+    monkeypatch.setattr(drive.bench.node.detector, 'recognize', break_down)
+    request = RecognizePlace.Request(image=image_message(scene(1), 2 * FRAME_NS))
+    answer = drive.bench.call(RecognizePlace, 'vpr/recognize_place', request)
+    assert not answer.success and 'upside down' in answer.message
+    drive.see(2, 3)
+
+
+def test_a_robot_without_odometry_is_healthy(bench):
+    drive = Drive(bench(), with_odometry=False)
+    diagnostics = drive.bench.listen(DiagnosticArray, '/diagnostics')
+    drive.see(1, 1)
+    drive.bench.spin_until(
+        lambda: diagnostics and diagnostics[-1].status[0].level == DiagnosticStatus.OK
+    )
+
+
+def test_depth_that_comes_after_its_image_is_waited_for():
+    intake = Intake(Health(lambda text: None), NodeConfig(max_odom_wait_s=5.0))
+    camera = Camera(name='c', frame_id='c')
+
+    def depth(stamp_ns):
+        return image_to_msg(np.full((4, 6), 1500, np.uint16), '16UC1', camera, stamp_ns)
+
+    intake.on_depth(depth(FRAME_NS))
+    image = image_message(scene(1), 2 * FRAME_NS)
+    late = threading.Timer(0.1, intake.on_depth, [depth(2 * FRAME_NS)])
+    late.start()
+    frame = intake.assemble(ImageArrival(image, 2 * FRAME_NS, time.monotonic()), False)
+    late.join()
+    assert frame is not None and frame.depth_m is not None
+    assert frame.depth_m[0, 0] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize('is_drawn', [True, False])
+def test_a_new_session_takes_the_old_drawing_away(is_drawn):
+    trace = Trace()
+    trace.add(Keyframe(1, 1, 'before', 'c', 0, np.eye(4)), 'odom')
+    if is_drawn:
+        assert len(trace.drawing()[0].poses) == 1
+    trace.add(Keyframe(2, 2, 'after', 'c', 0), 'odom')
+    path, _ = trace.drawing()
+    assert path.header.frame_id == 'odom' and not path.poses
+    assert trace.drawing() is None
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,16 @@ def test_a_backwards_jump_clears_and_a_repeated_stamp_replaces() -> None:
     assert buffer.newest_ns == 2 * S and buffer.pose_at(5 * S) is None
 
 
+def test_a_pose_that_was_overtaken_is_left_out() -> None:
+    buffer = OdometryBuffer(jump_s=1.0)
+    buffer.add(2 * S, (2, 0, 0), NO_TURN)
+    buffer.add(3 * S, (3, 0, 0), NO_TURN)
+    assert not buffer.add(3 * S - 1_000_000, (9, 0, 0), NO_TURN)
+    pose = buffer.pose_at(5 * S // 2)
+    assert pose is not None and pose[0, 3] == pytest.approx(2.5)
+    assert buffer.covers(5 * S // 2) and not buffer.covers(S) and not buffer.covers(4 * S)
+
+
 def test_the_buffer_stays_bounded() -> None:
     buffer = OdometryBuffer(max_age_s=1.0)
     for i in range(1000):

@@ -60,6 +60,8 @@ def require_package(bridge: str) -> None:
 class ClosureBridge(Node):
     """Sends each pair of keyframes once to each bridge, when it first fits.
 
+    ``initialpose`` is sent once in a session: the robot is localised from then on.
+
     :raises ConfigError: a parameter has a value that is not allowed, or a bridge's messages are
         not installed.
     """
@@ -92,7 +94,7 @@ class ClosureBridge(Node):
             self._mounting = CameraMounting(self, self._try_again)
         self._send = {name: self._make(name) for name in names}
         self.get_logger().info(f'sends loop closures to {", ".join(names)}')
-        self._sent: set[tuple[str, str, int, str, int]] = set()
+        self._sent: set[tuple[object, ...]] = set()
         # Closures that came before the transform of their camera.
         self._waiting: list[LoopClosure] = []
         self.create_subscription(
@@ -170,11 +172,14 @@ class ClosureBridge(Node):
     def _pass_on(self, name: str, closure: LoopClosure) -> None:
         if not self._minimum[name] <= closure.status <= LoopClosure.STATUS_VERIFIED:
             return
-        key = (
+        key: tuple[object, ...] = (
             name,
             closure.query_session, stamp_ns_from_msg(closure.query_stamp),
             closure.match_session, stamp_ns_from_msg(closure.match_stamp),
         )
+        if name == 'initialpose':
+            # A filter that is told again and again where it is never comes to converge.
+            key = name, closure.query_session
         if key not in self._sent and self._send[name](closure):
             self._sent.add(key)
 
