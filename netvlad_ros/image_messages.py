@@ -9,6 +9,7 @@ by rosbags-image; what neither checks is checked here: size, row padding, trunca
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any, Optional
 
@@ -37,8 +38,9 @@ _DEPTH_ENCODINGS: dict[str, np.dtype[Any]] = {
     'mono16': np.dtype('u2'),
 }
 _MILLIMETRE_M = np.float32(1e-3)
-# The header that compressed_depth_image_transport writes before the PNG: int32 + 2 float32.
-_COMPRESSED_DEPTH_HEADER_BYTES = 12
+# The header that compressed_depth_image_transport writes before the PNG: the kind of compression,
+# and the A and B that quantise the inverse depth of a 32FC1 image.
+_COMPRESSED_DEPTH_HEADER = struct.Struct('<iff')
 
 
 def image_from_message(message: Any, bridge: Optional[Any] = None) -> UInt8Array:
@@ -80,7 +82,8 @@ def image_from_message(message: Any, bridge: Optional[Any] = None) -> UInt8Array
 def depth_from_message(message: Any) -> Float32Array:
     """Return the depth of an Image message, or of a CompressedImage that holds a 16-bit PNG.
 
-    :param message: encoding 32FC1 (metres) or 16UC1 (millimetres).
+    :param message: encoding 32FC1 (metres) or 16UC1 (millimetres); a CompressedImage's format is
+        one of compressed_depth_image_transport, or says nothing (millimetres).
     :returns: (H, W) float32 metres; 0 or NaN where the sensor saw nothing.
     :raises InputError: as ``image_from_message``.
     """
@@ -135,16 +138,29 @@ def _picture_from_compressed(message: Any) -> UInt8Array:
 
 
 def _depth_from_compressed(message: Any) -> Float32Array:
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    if 'compressedDepth' in message.format:
-        data = data[_COMPRESSED_DEPTH_HEADER_BYTES:]
+    data, A, B = np.frombuffer(message.data, dtype=np.uint8), 0.0, 0.0
+    is_transport = 'compressedDepth' in message.format
+    if is_transport:
+        size = _COMPRESSED_DEPTH_HEADER.size
+        if data.size < size:
+            raise InputError(f'compressed depth has {data.size} bytes, its header alone {size}')
+        _, A, B = _COMPRESSED_DEPTH_HEADER.unpack(data[:size].tobytes())
+        data = data[size:]
     depth = _decode(data, cv2.IMREAD_UNCHANGED, message.format)
     if depth.dtype != np.uint16 or depth.ndim != 2:
         raise InputError(
             f'compressed depth has format {message.format!r} and decodes to {depth.dtype} '
-            f'{depth.shape}, allowed: 16-bit single-channel PNG (millimetres)'
+            f'{depth.shape}, allowed: 16-bit single-channel PNG'
         )
-    return np.asarray(depth, dtype=np.float32) * _MILLIMETRE_M
+    value = np.asarray(depth, dtype=np.float32)
+    if not (is_transport and message.format.startswith('32FC1')):
+        return value * _MILLIMETRE_M
+    # The smallest value stands for the largest depth, A / (1 - B).
+    if not (0.0 < A < np.inf and -np.inf < B < 1.0):
+        raise InputError(f'compressed depth has A {A:g} and B {B:g}, allowed: A > 0, B < 1')
+    metres = np.float32(A) / (np.maximum(value, 1) - np.float32(B))
+    metres[value == 0] = 0
+    return metres
 
 
 def _decode(data: UInt8Array, flags: int, kind: str) -> Any:

@@ -4,11 +4,12 @@
 
 The port describes one image at a time, loops over the clusters and writes each row to HDF5, as the
 PyTorch ports of NetVLAD do. Everything runs in this process, on the same images. The refresh is
-measured from JPEG files of 640x480 and from the cache of decoded images (--image-cache of train),
-each round right after the bare forward of the network on pixels in memory, so that other load on
-the machine weighs on both.
+measured from image files and from the cache of decoded images (--image-cache of train), each
+round right after the bare forward of the network on pixels in memory, so that other load on the
+machine weighs on both. Decoding costs what is in the pictures: the made-up ones, of 640x480, have
+more detail than photographs.
 
-  netvlad bench train                               the shipped model
+  netvlad bench train --images photos/              the shipped model, on pictures of yours
   netvlad bench train --backbone vgg16 --count 48   random weights, NetVLAD of 64 clusters
   netvlad bench train --large-cache                 a cache as of Pitts250k (5.5 GB of disk)
 """
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--rounds', type=int, default=3, help='Rounds. Default: 3')
     parser.add_argument('--count', type=int, default=256, help='Images of the cache. Default: 256')
+    parser.add_argument(
+        '--images', type=Path, help='Folder of images. Default: JPEG files made up for the run'
+    )
     parser.add_argument('--tuples', type=int, default=8, help='Tuples to train on. Default: 8')
     parser.add_argument(
         '--large-cache', action='store_true',
@@ -58,34 +62,32 @@ def run(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
-    import cv2
     import numpy as np
     import torch
 
+    from netvlad_ros.image_files import image_paths
     from netvlad_ros.training.features import BATCH, describe_rows, feature_map
     from netvlad_ros.training.frozen import fast_forward
     from netvlad_ros.training.images import ImageFiles, ImageMap
     from netvlad_ros.training.triplet_loss import tuple_losses
 
     network = _network(args)
-    rng = np.random.default_rng(0)
-    paths = [folder / f'{n}.jpg' for n in range(args.count)]
-    for path in paths:
-        coarse = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-        cv2.imwrite(str(path), cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+    paths = _made_up(folder, args.count) if args.images is None else image_paths([args.images])
+    paths = paths[:: max(1, len(paths) // args.count)][: args.count]
+    count = len(paths)
     images = ImageFiles(paths, network.policy)
-    pixels = torch.from_numpy(images.batch(range(min(BATCH, args.count))))
+    pixels = torch.from_numpy(images.batch(range(min(BATCH, count))))
     start = time.perf_counter()
     forward = fast_forward(network, pixels[:1])
     # Paid once for each refresh: it weighs on a few hundred images, not on ten thousand.
     conversion_s = time.perf_counter() - start
-    cache = feature_map(folder / 'cache.npy', args.count, network.dim)
+    cache = feature_map(folder / 'cache.npy', count, network.dim)
     decoded = ImageMap(images, folder / 'decoded')
-    rows = np.arange(args.count)
+    rows = np.arange(count)
     forward(pixels)
     seconds = np.zeros(3)
     works: list[Callable[[], object]] = [
-        lambda: [forward(pixels) for _ in range(-(-args.count // BATCH))],
+        lambda: [forward(pixels) for _ in range(-(-count // BATCH))],
         lambda: describe_rows(network, images, rows, cache, forward=forward),
         lambda: describe_rows(network, decoded, rows, cache, forward=forward),
     ]
@@ -94,18 +96,18 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
             start = time.perf_counter()
             work()
             seconds[kind] += time.perf_counter() - start
-    bare_count = args.rounds * len(pixels) * -(-args.count // BATCH)
+    bare_count = args.rounds * len(pixels) * -(-count // BATCH)
     bare = bare_count / seconds[0]
-    refresh, from_decoded = args.rounds * args.count / seconds[1:]
-    decode = _rate(lambda: images.batch(range(args.count)), args.count, 1)
-    few = range(min(args.count, 32))
+    refresh, from_decoded = args.rounds * count / seconds[1:]
+    decode = _rate(lambda: images.batch(range(count)), count, 1)
+    few = range(min(count, 32))
     port = _rate(lambda: _port_cache(network, images, few, folder / 'cache.h5'), len(few), 1)
     network.requires_grad_(True)
     loading_s = 0.0
     start = time.perf_counter()
     for n in range(args.tuples):
         before = time.perf_counter()
-        batch = torch.from_numpy(images.batch([(12 * n + k) % args.count for k in range(12)]))
+        batch = torch.from_numpy(images.batch([(12 * n + k) % count for k in range(12)]))
         loading_s += time.perf_counter() - before
         rows = network(batch)
         tuple_losses(rows[0], rows[1], rows[2:], 0.1).sum().backward()  # type: ignore[no-untyped-call]
@@ -126,6 +128,19 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         'training_share_of_loading': loading_s / training_s,
         'peak_memory_mb': _peak_mb(),
     }
+
+
+def _made_up(folder: Path, count: int) -> list[Path]:
+    """Write JPEG files of 640x480 with coarse random patterns."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    paths = [folder / f'{n}.jpg' for n in range(count)]
+    for path in paths:
+        coarse = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+    return paths
 
 
 def _rate(work: Any, count: int, repeats: int) -> float:

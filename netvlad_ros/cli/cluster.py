@@ -6,7 +6,7 @@ As the paper's appendix A: 50,000 local features of training database images, 10
 them clustered. Training starts from the result; without this step recall is about halved.
 
   netvlad cluster pitts30k_train.mat --images pitts/ --backbone vgg16 --weights vgg16.safetensors \
-      --output start.safetensors
+      --width 640 --height 480 --output start.safetensors      (the size that the paper trains at)
   netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
       --normalise half --clusters 16 --output start.safetensors
   netvlad cluster walks/ --model start.safetensors --pooling vlad --output vlad.safetensors
@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netvlad_ros.cli.training_data import add_data_arguments, image_source, report_written
 from netvlad_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from netvlad_ros.descriptor.network import Encoder
     from netvlad_ros.descriptor.preprocess import InputPolicy
 
@@ -55,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--clusters', type=int, default=64, help='Default: 64')
     parser.add_argument('--descriptors', type=int, default=50000, help='Default: 50000')
     parser.add_argument('--per-image', type=int, default=100, help='Default: 100')
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: auto'
+    )
     parser.add_argument('--seed', type=int, default=0, help='Default: 0')
 
 
@@ -64,24 +69,29 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     from netvlad_ros.cli.training_data import open_checked
     from netvlad_ros.config import validate
     from netvlad_ros.descriptor import BundleInfo, save_bundle
+    from netvlad_ros.descriptor.bundle import make_bundle
     from netvlad_ros.descriptor.network import DescriptorNetwork
     from netvlad_ros.descriptor.poolings import make_pooling
     from netvlad_ros.training.checkpoint import commit_of_code
     from netvlad_ros.training.clustering import ClusterConfig, init_pooling
+    from netvlad_ros.training.frozen import to_device
 
     config = ClusterConfig(
         clusters=args.clusters, descriptors=args.descriptors, per_image=args.per_image,
         seed=args.seed,
     )  # fmt: skip
     validate(config, 'cluster.')
-    dataset = open_checked(args)
-    if dataset.split == 'test':
-        raise ConfigError(f'{dataset.name} is a test set: cluster on training images')
     backbone, policy, licence, source = _start(args)
     pooling = make_pooling(
         {'kind': args.pooling, 'version': args.netvlad_version}, args.clusters, backbone.channels
     )
     network = DescriptorNetwork(policy, backbone, pooling).eval()
+    name = args.name or args.output.stem
+    make_bundle(network, BundleInfo(name))  # a name that is not allowed is found here
+    to_device(network, args.device)
+    dataset = open_checked(args)
+    if dataset.split == 'test':
+        raise ConfigError(f'{dataset.name} is a test set: cluster on training images')
     alpha = None
     if hasattr(pooling, 'init_from_clusters'):
         images = image_source(args, dataset.database, policy)
@@ -91,9 +101,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         'recipe': 'cluster', 'data': dataset.name, 'data_hash': dataset.fingerprint(),
         'seed': args.seed, 'commit': commit_of_code(),
     }  # fmt: skip
-    info = BundleInfo(
-        args.name or args.output.stem, licence=licence, source=source, training=training
-    )
+    info = BundleInfo(name, licence=licence, source=source, training=training)
     bundle = save_bundle(args.output, network, info)
     report_written(args.output, bundle.model_id)
     return {'model_id': bundle.model_id, 'alpha': alpha, 'dim': bundle.dim}
@@ -126,15 +134,19 @@ def _start(args: argparse.Namespace) -> tuple[Encoder, InputPolicy, str, str]:
     return backbone, policy, '', source
 
 
-def _read_weights(path: Path) -> dict[str, Any]:
-    """Return the tensors of a .safetensors or .pth file, unpickling nothing but tensors."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors or .pth file, unpickling nothing but tensors.
+
+    :raises ModelError: the file is missing, damaged or holds anything else.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    import torch
 
+    from netvlad_ros.descriptor.importers.torch_files import read_state
+
+    if path.suffix != '.safetensors':
+        return read_state(path)
     try:
-        if path.suffix == '.safetensors':
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location='cpu', weights_only=True))
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
         raise ModelError(f'cannot read weights {str(path)!r}: {error}') from error

@@ -19,7 +19,6 @@ from netvlad_ros.cli.progress import progress
 from netvlad_ros.config import DescriptorConfig
 from netvlad_ros.errors import InputError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm')
 _BATCH = 16
 
 
@@ -40,28 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Describe the images in the order of their paths."""
-    import cv2
     import numpy as np
 
     from netvlad_ros.config import validate
     from netvlad_ros.descriptor import load_descriptor
+    from netvlad_ros.image_files import image_paths, read_rgb
 
     config = DescriptorConfig(
         model=args.model, device=args.device, runtime=args.runtime, precision=args.precision
     )
     validate(config, 'descriptor.')
-    paths = _image_paths(args.images)
+    paths = image_paths(args.images)
     descriptor = load_descriptor(config)
     descriptors = np.empty((len(paths), descriptor.dim), dtype=np.float32)
     start = time.perf_counter()
     starts = range(0, len(paths), _BATCH)
     for first in progress(starts, len(starts), 'batches', 'describe'):
-        images = []
-        for path in paths[first : first + _BATCH]:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise InputError(f'{str(path)!r} is no image that OpenCV reads')
-            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        images = [read_rgb(path) for path in paths[first : first + _BATCH]]
         descriptors[first : first + len(images)] = descriptor.compute(images)
     seconds = time.perf_counter() - start
     arrays: dict[str, Any] = {
@@ -85,21 +79,3 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         'images_per_s': len(paths) / seconds,
         **descriptor.describe(),
     }
-
-
-def _image_paths(given: list[Path]) -> list[Path]:
-    """Return the files and the images in the folders, sorted within each folder.
-
-    :raises InputError: one does not exist, or there is no image at all.
-    """
-    paths: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            paths += sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            paths.append(path)
-        else:
-            raise InputError(f'{str(path)!r} does not exist')
-    if not paths:
-        raise InputError(f'no images ({", ".join(SUFFIXES)}) in {", ".join(map(str, given))}')
-    return paths

@@ -6,6 +6,7 @@ Worked examples:
   netvlad evaluate drive/ --output report              a rosbag2 (folder, .mcap or .db3)
   netvlad evaluate sequences/desk --output report      a folder with frames.csv
   netvlad evaluate images/ --poses poses.tum -o report images and their true poses
+  netvlad evaluate drive/ --ground-truth-topic /odom -o report  odometry good enough to judge by
   netvlad evaluate a/ b/ c/ -o report --sweep --baseline  one table, thresholds learnt
   netvlad evaluate --compare report_a report_b         two runs side by side
   netvlad evaluate drive/ -o report --set search.min_similarity=0.8 --gt-radius-m 5
@@ -58,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('similarity', 'margin', 'normalised', 'verification_score'),
         help='fit calibration.json, which the node loads: what this score means as a probability',
     )  # fmt: skip
-    parser.add_argument('--poses', type=Path, help='TUM file: true poses of an image folder')
+    parser.add_argument(
+        '--poses', type=Path, metavar='FILE',
+        help='TUM file with the true poses (stamps in seconds or nanoseconds) of any source; of '
+        'the camera, or of the base if a comment in it says T_world_base',
+    )  # fmt: skip
     parser.add_argument('--model', help='model bundle or its name')
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
@@ -69,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='one detector setting, over --config; may be repeated',
     )  # fmt: skip
     topics = parser.add_argument_group(
-        'topics of a bag', "found by name or type if not given; 'none' leaves one out"
+        'topics of a bag',
+        "found by name, or as the only one of its type, if not given; 'none' leaves one out.\n"
+        'Ground truth, of the base: Odometry, PoseStamped, PoseWithCovarianceStamped or '
+        'TransformStamped',
     )
     for name in ('image', 'odom', 'camera-info', 'depth', 'ground-truth'):
         topics.add_argument(f'--{name}-topic', default='', metavar='TOPIC')
@@ -102,7 +110,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_reports,
         write_summary,
     )
-    from netvlad_ros.evaluation.sources import Topics, open_source
+    from netvlad_ros.evaluation.sources import Topics, name_apart, open_source
 
     config = detector_config(args)
     topics = Topics(
@@ -110,9 +118,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         depth=args.depth_topic, ground_truth=args.ground_truth_topic,
     )  # fmt: skip
     sources = [open_source(path, topics, args.poses) for path in args.sources]
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise ConfigError(f'two sources have one name: {", ".join(sorted(names))}')
+    name_apart(sources)
     output = prepare_output(args.output, args.overwrite)
     descriptor = load_descriptor(config.descriptor)
     overrides = {
@@ -181,7 +187,10 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
         if key not in nested.get(group, {}):
             known = [f'{g}.{k}' for g, keys in nested.items() for k in keys]
             raise ConfigError(f'--set {name!r} is unknown, known: {", ".join(known)}')
-        nested[group][key] = yaml.safe_load(text)
+        try:
+            nested[group][key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f'--set {name}: {text!r} is not a YAML value') from None
     for key in ('model', 'device'):
         if getattr(args, key) is not None:
             nested['descriptor'][key] = getattr(args, key)
@@ -214,38 +223,53 @@ def _is_node_name(name: str) -> bool:
 
 def summary_text(report: dict[str, Any], folder: Path) -> str:
     """Return the few lines that a person reads in the terminal."""
+    from netvlad_ros.evaluation.several import percent
+
     closures = ', '.join(f'{count} {name}' for name, count in report['closures'].items() if count)
     lines = [
         f'{report["name"]}: {report["frames"]} frames, {report["keyframes"]} keyframes, '
         f'closures: {closures or "none"}'
     ]
+    if report['topics']:
+        names = (f'{what} {topic or "none"}' for what, topic in report['topics'].items())
+        lines.append('  topics: ' + ', '.join(names))
     if report['skipped']:
         lines.append('  left out: ' + ', '.join(f'{k} {v}' for k, v in report['skipped'].items()))
+    if report['keyframes_without_true_pose']:
+        lines.append(f'  {report["keyframes_without_true_pose"]} keyframes without a true pose')
     if report['queries'] is None:
-        lines.append('  no ground truth: nothing judged')
+        lines.append(
+            '  no ground truth, nothing judged: give true poses with --poses FILE or, in a bag, '
+            'with --ground-truth-topic (such as /odom)'
+        )
     else:
-        recalls = ' / '.join(_percent(report['recall_at'][n]) for n in ('1', '5', '10'))
+        recalls = ' / '.join(percent(report['recall_at'][n]) for n in ('1', '5', '10'))
         lines += [
             f'  {report["queries"]} queries, {report["queries_with_revisit"]} with a revisit, '
             f'{report["queries_judged_with_revisit"]} of them judged',
             f'  recall@1/5/10 {recalls}',
         ]
         for name, stage in {**report['stages'], **report['baselines']}.items():
-            full = _percent(stage['recall_at_100_precision']['value'])
+            full = percent(
+                stage['recall_at_100_precision']['value'], stage['queries_judged_with_revisit']
+            )
             threshold = stage['recommended_threshold']['1.0']['value']
             at = 'none' if threshold is None else f'{threshold:.4f}'
             lines.append(f'  {name}: recall at 100 % precision {full}, threshold {at}')
+        candidates = report['candidates_at_threshold']['1.0']
+        if candidates is not None:
+            lines.append(
+                '  (threshold of retrieval: search.min_similarity, best match of each query; all '
+                f'{candidates["count"]} candidates over it: '
+                f'precision {percent(candidates["precision"])})'
+            )
     if report['verified_precision'] is not None:
         lines.append(
-            f'  verified closures: precision {_percent(report["verified_precision"])}, '
-            f'recall {_percent(report["verified_recall"])}'
+            f'  verified closures: precision {percent(report["verified_precision"])}, '
+            f'recall {percent(report["verified_recall"])}'
         )
     lines.append(f'  {folder / "report.html"}')
     return '\n'.join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return '-' if value is None else f'{100 * value:.1f} %'
 
 
 def _command() -> str:

@@ -142,12 +142,17 @@ def _get(args: argparse.Namespace) -> dict[str, object]:
         original = cache_folder() / 'downloads' / entry.url.rsplit('/', 1)[-1]
         if not original.is_file():
             download(entry, original, progress)
-        if original.suffix == SUFFIX:
-            load_bundle(original)
-            bundle_path.parent.mkdir(parents=True, exist_ok=True)
-            bundle_path.write_bytes(original.read_bytes())
-        else:
-            import_file(original, bundle_path, name=args.name, dim=entry.options.get('dim'))
+        try:
+            if original.suffix == SUFFIX:
+                load_bundle(original)
+                bundle_path.parent.mkdir(parents=True, exist_ok=True)
+                bundle_path.write_bytes(original.read_bytes())
+            else:
+                import_file(original, bundle_path, name=args.name, dim=entry.options.get('dim'))
+        except ModelError:
+            # Else the next call would find the bad file and not download it again.
+            original.unlink(missing_ok=True)
+            raise
         if not args.keep:
             original.unlink()
     return _show(load_bundle(bundle_path), bundle_path)

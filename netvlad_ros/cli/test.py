@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--alpha-sweep', type=float, nargs='+', metavar='ALPHA',
         help='Also test NetVLAD with its assignment made sharper or softer by these factors.',
     )
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: auto'
+    )
     parser.add_argument('--seed', type=int, default=0, help='Of the bootstrap. Default: 0')
 
 
@@ -93,11 +96,13 @@ def _variants(args: argparse.Namespace) -> Iterator[tuple[str, ModelBundle]]:
     """Yield every model and its variants of the alpha sweep, under labels of their own."""
     from netvlad_ros.descriptor import load_bundle
     from netvlad_ros.descriptor.locate import find_model
+    from netvlad_ros.training.frozen import to_device
 
     seen: set[str] = set()
     # A model that is missing is found before the first one is tested.
     for model, file in [(model, find_model(model)) for model in args.model]:
         bundle = load_bundle(file)
+        to_device(bundle.network, args.device)
         # Two runs may have given their models one name; the file tells them apart.
         name = bundle.info.name if bundle.info.name not in seen else str(model)
         seen.add(name)

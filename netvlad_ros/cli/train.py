@@ -16,6 +16,7 @@ augmented views of each image, so that a CPU is enough for a small model.
       --model start.safetensors --output run/
   netvlad train drive/ --from-bag --output mine/       fine-tunes the shipped model
   torchrun --nproc-per-node 4 -m netvlad_ros.cli.main train ...        four GPUs
+      (the triplet recipes: relja, nanne, benchmark)
 
 OUTPUT holds model.safetensors (the bundle), best and last checkpoints, log.jsonl and curves for
 TensorBoard (tensorboard --logdir OUTPUT).
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields, replace
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ from netvlad_ros.cli.training_data import (
     settings_from,
     train_only,
 )
-from netvlad_ros.errors import ConfigError, InputError
+from netvlad_ros.errors import ConfigError
 from netvlad_ros.training.settings import ModernConfig
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Train and write the bundle."""
+    from netvlad_ros.training.frozen import device_named
+
     if (args.output / 'last.safetensors').exists() and not args.resume:
         raise ConfigError(
             f'{str(args.output)!r} holds a run: continue it with --resume or give another folder'
@@ -95,34 +99,41 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         args.kind = 'bag'
     args.recipe = args.recipe or ('modern' if args.from_bag else 'relja')
     if args.recipe == 'modern':
+        if (processes := int(os.environ.get('WORLD_SIZE', '1'))) > 1:
+            raise ConfigError(
+                f'recipe modern trains in one process, torchrun started {processes}: start it '
+                'without torchrun, or give a triplet recipe'
+            )
         return _modern(args)
-    return train_triplet(args, _device(args.device))
+    return train_triplet(args, device_named(args.device))
 
 
 def _modern(args: argparse.Namespace) -> dict[str, object]:
-    import torch
-
     from netvlad_ros.descriptor import BundleInfo, load_bundle, save_bundle
     from netvlad_ros.descriptor.locate import find_model
+    from netvlad_ros.training.frozen import to_device
+    from netvlad_ros.training.images import size_note
     from netvlad_ros.training.modern import ModernTrainer, load_best, mixed
 
     config = settings_from(args, ModernConfig())
     bundle = load_bundle(find_model(args.model))
     check_name(bundle, args.name or args.output.name)
+    if note := size_note(bundle.policy):
+        print(note)
     start = {key: value.clone() for key, value in bundle.network.state_dict().items()}
     network = bundle.network
     train_only(network, args.train_layers)
-    device = torch.device(_device(args.device))
+    # First of all: the layers that do not train run there too.
+    to_device(network, args.device)
     datasets = [open_checked(args), *(_further(args, path) for path in args.also)]
-    train = _data(args, bundle, datasets, config)
     held_out = None
     if args.val_split:
-        part = open_held_out(args)
+        part = open_held_out(args, datasets)
         if args.from_bag and args.val is None:
             _report_gap(datasets[0], part)
         held_out = _data(args, bundle, [part], replace(config, views=2))
+    train = _data(args, bundle, datasets, config)
     provenance = _provenance(args, bundle, datasets, config)
-    network.to(device)
     trainer = ModernTrainer(network, train, held_out, config, args.output, provenance)
     before = None if held_out is None else trainer.judge(held_out)
     losses = trainer.run(args.resume, progress)
@@ -180,6 +191,7 @@ def _data(
     from netvlad_ros.config import to_dict
     from netvlad_ros.training.augment import Augment
     from netvlad_ros.training.frozen import frozen_views
+    from netvlad_ros.training.images import at_one_size
     from netvlad_ros.training.modern import ModernData
     from netvlad_ros.training.relations import joined, relations_of
 
@@ -191,7 +203,7 @@ def _data(
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     views = frozen_views(
         bundle.network,
-        image_source(args, relations.images, bundle.policy),
+        image_source(args, relations.images, at_one_size(bundle.policy)),
         args.output / f'frozen-{digest}.npy',
         Augment(config.augment),
         config.views,
@@ -216,13 +228,3 @@ def _provenance(
         'config': to_dict(config),
         'train_layers': args.train_layers,
     }
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name.startswith('cuda') and not torch.cuda.is_available():
-        raise InputError(f'device is {name!r} but no CUDA device is available: use cpu')
-    return name

@@ -38,18 +38,21 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     from netvlad_ros.training.checkpoint import commit_of_code, load_weights
     from netvlad_ros.training.distributed import Workers
     from netvlad_ros.training.frozen import Tail
+    from netvlad_ros.training.images import size_note
     from netvlad_ros.training.triplet import TripletTrainer
 
     config = settings_from(args, TRIPLET_RECIPES[args.recipe])
     workers = Workers.from_environment()
     bundle = load_bundle(find_model(args.model))
     check_name(bundle, args.name or args.output.name)
+    if (note := size_note(bundle.policy)) and workers.is_first:
+        print(note)
     network = bundle.network
     train_only(network, args.train_layers)
     network.to(device)
     dataset = open_checked(args)
+    val = _data(args, bundle, open_held_out(args, [dataset])) if args.val_split else None
     train = _data(args, bundle, dataset)
-    val = _data(args, bundle, open_held_out(args)) if args.val_split else None
     provenance: dict[str, Any] = {
         'recipe': args.recipe, 'data': f'{dataset.name} {dataset.split}'.strip(),
         'data_hash': dataset.fingerprint(), 'seed': config.seed, 'commit': commit_of_code(),
@@ -91,8 +94,9 @@ def _data(args: argparse.Namespace, bundle: ModelBundle, dataset: PlaceDataset) 
 def _source(args: argparse.Namespace, bundle: ModelBundle, images: PlaceImages) -> Any:
     """Return decoded images, or the frozen layers' outputs of them."""
     from netvlad_ros.training.frozen import FrozenSource, frozen_views
+    from netvlad_ros.training.images import at_one_size
 
-    source = image_source(args, images, bundle.policy)
+    source = image_source(args, images, at_one_size(bundle.policy))
     if not args.frozen_cache:
         return source
     identity: list[Optional[object]] = [bundle.model_id, args.train_layers]

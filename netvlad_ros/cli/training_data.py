@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netvlad_ros.cli.progress import progress
-from netvlad_ros.errors import ConfigError
+from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.training.bags import BagConfig
 
 if TYPE_CHECKING:
@@ -109,11 +110,22 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
     return without_unreadable(dataset)
 
 
-def open_held_out(args: argparse.Namespace) -> PlaceDataset:
-    """Open the held-out part: the dataset of ``--val``, else that split of the first dataset."""
-    if args.val is None:
-        return open_checked(args, args.val_split)
-    return open_checked(argparse.Namespace(**{**vars(args), 'dataset': args.val}), args.val_split)
+def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) -> PlaceDataset:
+    """Open the held-out part: the dataset of ``--val``, else that split of the first dataset.
+
+    :param training: the datasets that train.
+    :raises InputError: it is one of those: many kinds of data have no splits.
+    """
+    path = args.val or args.dataset
+    held_out = open_checked(
+        argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
+    )
+    if held_out.fingerprint() in [dataset.fingerprint() for dataset in training]:
+        raise InputError(
+            f'split {args.val_split!r} of {str(path)!r} holds the very images that train: give '
+            "others with --val FILE, or --val-split '' to train without validation"
+        )
+    return held_out
 
 
 def without_unreadable(dataset: PlaceDataset) -> PlaceDataset:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netvlad_ros.errors import ModelError
+from netvlad_ros.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,21 @@ class Backbone(nn.Sequential):
         return int(shape[2]), int(shape[3])
 
     def train_only(self, prefixes: tuple[str, ...] | None = None) -> None:
-        """Let only parameters under the prefixes train; by default those of the table."""
+        """Let only parameters under the prefixes train; by default those of the table.
+
+        :raises ConfigError: there is no parameter under one of them.
+        """
         chosen = self.spec.trained if prefixes is None else prefixes
+        names = [name for name, _ in self.named_parameters()]
+        for prefix in chosen:
+            if not any(f'{name}.'.startswith(f'{prefix}.') for name in names):
+                # One level for ResNet (layer3), two for what lies in `features` (features.10).
+                depth = 2 if len(self) == 1 else 1
+                known = dict.fromkeys('.'.join(name.split('.')[:depth]) for name in names)
+                raise ConfigError(
+                    f'{self.name} has no parameter under {prefix!r}, allowed are: '
+                    f'{", ".join(known)}, and what is below them'
+                )
         for name, parameter in self.named_parameters():
             parameter.requires_grad = any(f'{name}.'.startswith(f'{p}.') for p in chosen)
 

@@ -103,7 +103,7 @@ def fit_calibration(
         predicted = np.full(len(scores), math.nan)
         for fold in range(FOLDS):
             test = folds == fold
-            if test.any() and (~test).any():
+            if test.any():
                 predicted[test] = fit(scores[~test], right[~test])[1](scores[test])
         held_out[kind] = predicted
     log_loss = {kind: _log_loss(p, right) for kind, p in held_out.items()}
@@ -124,12 +124,11 @@ def fit_calibration(
         protocol=protocol,
         **parameters,
     )
-    known = ~np.isnan(held_out[best])
     return CalibrationFit(
         calibration,
         log_loss,
-        float(np.mean((held_out[best][known] - right[known]) ** 2)),
-        _reliability(held_out[best][known], right[known]),
+        float(np.mean((held_out[best] - right) ** 2)),
+        _reliability(held_out[best], right),
         len(scores),
         int(right.sum()),
     )
@@ -138,17 +137,21 @@ def fit_calibration(
 def _pooled(
     runs: Sequence[Decisions],
 ) -> tuple[FloatArray, BoolArray, npt.NDArray[np.int64]]:
-    """Return scores, rightness and fold of all judged decisions that declare something."""
+    """Return scores, rightness and fold of all judged decisions that declare something.
+
+    There are at least two folds where there are two decisions.
+    """
     scores, right, folds = [], [], []
+    stretches = 0
     for decisions in runs:
-        kept = decisions.judged & np.isfinite(decisions.scores)
-        fold = np.zeros(len(kept), dtype=np.int64)
-        # Ten stretches, dealt out in turn: each fold sees the start and the end of a drive.
-        for number, rows in enumerate(segments_of(len(kept), 2 * FOLDS)):
-            fold[rows] = number % FOLDS
+        kept = np.flatnonzero(decisions.judged & np.isfinite(decisions.scores))
+        # Ten stretches, dealt out in turn: each fold sees the start and the end of a drive. They
+        # go on over the runs: many runs of one decision each must not share a fold.
+        for rows in segments_of(len(kept), 2 * FOLDS):
+            folds.append(np.full(len(rows), stretches % FOLDS, dtype=np.int64))
+            stretches += len(rows) > 0
         scores.append(decisions.scores[kept])
         right.append(decisions.labels[kept] == RIGHT)
-        folds.append(fold[kept])
     return np.concatenate(scores), np.concatenate(right), np.concatenate(folds)
 
 
@@ -192,9 +195,8 @@ def _fit_logistic(scores: FloatArray, right: BoolArray) -> tuple[dict[str, Any],
 
 
 def _log_loss(predicted: FloatArray, right: BoolArray) -> float:
-    known = ~np.isnan(predicted)
-    p = np.clip(predicted[known], 1e-6, 1.0 - 1e-6)
-    return float(-np.mean(np.where(right[known], np.log(p), np.log1p(-p))))
+    p = np.clip(predicted, 1e-6, 1.0 - 1e-6)
+    return float(-np.mean(np.where(right, np.log(p), np.log1p(-p))))
 
 
 def _reliability(

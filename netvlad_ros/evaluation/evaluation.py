@@ -77,6 +77,7 @@ class Evaluation:
     """One recording, run and judged.
 
     :param judgement: None where the recording has no ground truth.
+    :param topics: those read of a bag, by what they are for.
     :param baselines: decisions of other systems on the same frames, by name.
     """
 
@@ -87,6 +88,7 @@ class Evaluation:
     ground_truth: GroundTruth
     similarity: Float32Array
     judgement: Optional[Judgement]
+    topics: Mapping[str, str] = field(default_factory=dict)
     baselines: Mapping[str, StageResult] = field(default_factory=dict)
 
 
@@ -102,11 +104,16 @@ def evaluate(
     similarity = replay.descriptors @ replay.descriptors.T
     exclude_s = replay.config.search.exclude_s
     truth = truth_of_keyframes(ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera)
-    judgement = None if truth is None else _judge(replay, similarity, truth)
+    listed = ground_truth.listed is not None
+    judgement = None if truth is None else _judge(replay, similarity, truth, listed)
     return Evaluation(name, source, replay, protocol, ground_truth, similarity, judgement)
 
 
-def _judge(replay: Replay, similarity: Float32Array, truth: Truth) -> Judgement:
+def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool) -> Judgement:
+    """Return the judgement.
+
+    :param listed: revisits are listed by frame: a query needs no pose.
+    """
     index_of = replay.index_of
     returned = [
         [(index_of[c.keyframe_id], c.similarity) for c in row if c.keyframe_id in index_of]
@@ -115,7 +122,7 @@ def _judge(replay: Replay, similarity: Float32Array, truth: Truth) -> Judgement:
     columns, scores = rank_matches(similarity, truth.allowed, returned, max(RECALL_AT))
     labels = labels_of(truth.labels, columns)
     is_query = truth.allowed.any(axis=1)
-    if truth.positions_m is not None:
+    if not listed:
         is_query &= truth.known
     queries = np.flatnonzero(is_query).astype(np.int64)
     has_revisit = ((truth.labels == RIGHT) & truth.allowed).any(axis=1)[queries]
@@ -210,6 +217,25 @@ def acting_threshold(evaluation: Evaluation, stage: str) -> float:
         learnt = judgement.stages[stage].recommended['1.0'].value
         return math.inf if math.isnan(learnt) else learnt
     return -math.inf
+
+
+def candidate_precision(replay: Replay, truth: Truth, threshold: float) -> tuple[float, int]:
+    """Return the precision of all candidates that reach a similarity, and how many are judged.
+
+    ``search.min_similarity`` acts on every candidate of a query; a threshold learnt on the best
+    match of each says nothing of the others. NaN where none is judged.
+    """
+    index_of = replay.index_of
+    labels = [
+        truth.labels[query, index_of[c.keyframe_id]]
+        for query, row in enumerate(replay.candidates)
+        for c in row
+        if c.similarity >= threshold
+        and c.keyframe_id in index_of
+        and truth.allowed[query, index_of[c.keyframe_id]]
+    ]
+    right, judged = labels.count(RIGHT), len(labels) - labels.count(NEITHER)
+    return (right / judged if judged else math.nan), judged
 
 
 def verified_precision_recall(evaluation: Evaluation) -> tuple[Optional[float], Optional[float]]:

@@ -59,11 +59,15 @@ class PrCurve:
 
     Precision is TP / (TP + FP), and 1 where nothing is declared (0/0). Recall is TP / judged
     queries with a revisit, and NaN where there is none (0/0).
+
+    :param with_revisit: the queries that recall counts; without a threshold only this tells
+        that recall is 0 from that it has no meaning.
     """
 
     thresholds: FloatArray
     precision: FloatArray
     recall: FloatArray
+    with_revisit: int
 
 
 def precision_recall(decisions: Decisions) -> PrCurve:
@@ -85,7 +89,7 @@ def precision_recall(decisions: Decisions) -> PrCurve:
     with_revisit = int(has_revisit.sum())
     recall = found / with_revisit if with_revisit else np.full(len(order), math.nan)
     return PrCurve(
-        sorted_scores[last_of_tie], (tp / total)[last_of_tie], recall[last_of_tie]
+        sorted_scores[last_of_tie], (tp / total)[last_of_tie], recall[last_of_tie], with_revisit
     )
 
 
@@ -94,7 +98,7 @@ def area_under(curve: PrCurve) -> float:
 
     NaN without a query that has a revisit, 0 where nothing is declared.
     """
-    if np.isnan(curve.recall).any():
+    if not curve.with_revisit:
         return math.nan
     steps = np.diff(curve.recall, prepend=0.0)
     return float(np.sum(steps * curve.precision))
@@ -105,7 +109,7 @@ def recall_at_precision(curve: PrCurve, precision: float) -> float:
 
     0 where no threshold reaches it, NaN where no query has a revisit.
     """
-    if np.isnan(curve.recall).any():
+    if not curve.with_revisit:
         return math.nan
     good = curve.precision >= precision
     return float(curve.recall[good].max()) if good.any() else 0.0
@@ -184,7 +188,8 @@ def top_k_precision_recall(
     declared_right = len(right_pairs) - np.searchsorted(right_pairs, thresholds)
     found = len(first_right) - np.searchsorted(np.sort(first_right), thresholds)
     recall = found / len(first_right) if len(first_right) else np.full(len(thresholds), math.nan)
-    return PrCurve(thresholds, declared_right / np.maximum(declared, 1), recall)
+    precision = declared_right / np.maximum(declared, 1)
+    return PrCurve(thresholds, precision, recall, len(first_right))
 
 
 def rank_matches(

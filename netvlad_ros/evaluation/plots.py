@@ -90,9 +90,11 @@ def declared_pairs(evaluation: Evaluation) -> tuple[Int64Array, Int64Array, str]
 
 
 def _positions(evaluation: Evaluation) -> tuple[Optional[FloatArray], BoolArray, str]:
+    """Return positions (N, 3) to draw on, (N,) which are known, and their kind; None without."""
     keyframes, judgement = evaluation.replay.keyframes, evaluation.judgement
-    if judgement is not None and judgement.truth.positions_m is not None:
-        return judgement.truth.positions_m, judgement.truth.known, 'true positions'
+    truth = None if judgement is None else judgement.truth
+    if truth is not None and truth.positions_m is not None and truth.known.any():
+        return truth.positions_m, truth.known, 'true positions'
     known = np.asarray([k.T_odom_base is not None for k in keyframes], dtype=np.bool_)
     if known.sum() < 2:
         return None, known, ''
@@ -213,8 +215,7 @@ def precision_recall_figure(evaluation: Evaluation) -> Figure:
     results = {**judgement.stages, **evaluation.baselines}
     for colour, (name, result) in zip(_STAGE_COLOURS, results.items(), strict=False):
         style = '--' if name in evaluation.baselines else '-'
-        recall = result.recall_at_100_precision.value
-        label = f'{name} ({100 * recall:.1f} % at full precision)'
+        label = f'{name} ({100 * result.recall_at_100_precision.value:.1f} % at full precision)'
         _draw_curve(left, result.curve, colour, label, style)
     left.set_title('one declared match for each query', fontsize=10)
     for colour, (k, curve) in zip(_STAGE_COLOURS, judgement.top_k.items(), strict=False):
@@ -233,7 +234,7 @@ def precision_recall_figure(evaluation: Evaluation) -> Figure:
 
 
 def _draw_curve(axes: Any, curve: PrCurve, colour: str, label: str, style: str) -> None:
-    if not len(curve.recall) or np.isnan(curve.recall).any():
+    if not len(curve.recall) or not curve.with_revisit:
         return
     recall = np.concatenate([[0.0], curve.recall])
     precision = np.concatenate([curve.precision[:1], curve.precision])
@@ -265,6 +266,7 @@ def scores_figure(evaluation: Evaluation) -> Figure:
             axes.axvline(value, color=_INK, linestyle=style, linewidth=1.2, label=text)
     axes.set_xlabel('similarity of the best match')
     axes.set_ylabel('queries')
-    axes.legend(frameon=False, fontsize=8.5)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8.5)
     _style(axes)
     return figure

@@ -18,7 +18,7 @@ import numpy as np
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import Source
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, Source
 from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure.detector import LoopClosureDetector
 from netvlad_ros.types import (
@@ -42,7 +42,8 @@ Progress = Callable[[Iterable[Frame], Optional[int], str, str], Iterator[Frame]]
 class Replay:
     """What the detector made of a recording; index i is the i-th keyframe.
 
-    :param frame_indices: of the keyframes among the frames read.
+    :param frame_indices: of the keyframes among the images of the recording, damaged ones
+        included.
     :param candidates: by keyframe, whatever the threshold, best first.
     :param closures: in their final state, by query and rank.
     :param descriptors: (N, D) float32 unit rows.
@@ -130,7 +131,7 @@ def replay(
             if watch is not None:
                 watch(len(keyframes), frame)
             keyframes.append(detection.keyframe)
-            frame_indices.append(frames - 1)
+            frame_indices.append(frames - 1 + source.skipped.counts[DAMAGED_IMAGE])
             candidates.append(detection.candidates)
             descriptors.append(detection.descriptor)
             pictures.append(picture_jpeg(frame.image_rgb))

@@ -16,6 +16,7 @@ from netvlad_ros.evaluation.examples import Example, choose_examples
 from netvlad_ros.evaluation.report_json import LABEL_NAMES
 
 _MAX_CLOSURE_ROWS = 60
+THRESHOLD_IS = 'search.min_similarity, best match of each query'
 
 _CSS = """
 :root { --ink:#1d2733; --soft:#5c6b7a; --line:#e1e6eb; --right:#1f6fd6; --wrong:#d9481c;
@@ -137,9 +138,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{top}</tr>{lines}</table></div>'
 
 
-def percent(value: Optional[float]) -> str:
-    """Return a share as text, a dash for what has no meaning."""
-    return '–' if value is None else f'{100 * value:.1f} %'  # noqa: RUF001
+def percent(value: Optional[float], of: Optional[int] = None) -> str:
+    """Return a share as text, with the number it is a share of; a dash for no meaning."""
+    if value is None:
+        return '–'  # noqa: RUF001
+    return f'{100 * value:.1f} %' + ('' if of is None else f' of {of}')
 
 
 def decimal(value: Optional[float], digits: int = 4) -> str:
@@ -171,8 +174,15 @@ def _tiles(report: Mapping[str, Any]) -> str:
             (f'{report["queries"]}', f'queries, {report["queries_with_revisit"]} with a revisit'),
             (percent(report['recall_at']['1']), 'recall@1'),
             (percent(report['recall_at_100_precision']), 'recall at 100 % precision, retrieval'),
-            (decimal(report['recommended_threshold']['1.0']), 'threshold for full precision'),
+            (
+                decimal(report['recommended_threshold']['1.0']),
+                f'threshold for full precision ({THRESHOLD_IS})',
+            ),
         ]
+    candidates = report['candidates_at_threshold']['1.0']
+    if candidates is not None:
+        what = f'precision of all {candidates["count"]} candidates over that threshold'
+        tiles.append((percent(candidates['precision']), what))
     if report['verified_precision'] is not None:
         tiles += [
             (percent(report['verified_precision']), 'precision of verified closures'),
@@ -191,8 +201,8 @@ def _stages(report: Mapping[str, Any]) -> str:
     rows = []
     for name, stage in {**report['stages'], **report['baselines']}.items():
         full = stage['recall_at_100_precision']
-        cells = [escape(name), f'{stage["queries_judged_with_revisit"]}', decimal(stage['auc'], 3)]
-        cells.append(f'{percent(full["value"])} {_range(full, 100, 0)}')
+        of = percent(full['value'], stage['queries_judged_with_revisit'])
+        cells = [escape(name), decimal(stage['auc'], 3), f'{of} {_range(full, 100, 0)}']
         for precision in ('0.99', '1.0'):
             item = stage['recommended_threshold'][precision]
             alarm = stage['false_alarm_rate'].get(precision)
@@ -200,11 +210,13 @@ def _stages(report: Mapping[str, Any]) -> str:
             cells.append(f'{decimal(item["value"], digits + 1)} {_range(item, 1, digits)}')
             cells.append(percent(alarm))
         rows.append(cells)
-    head = ['stage', 'judged revisits', 'AUC', 'recall at 100 % precision',
+    head = ['stage', 'AUC', 'recall at 100 % precision',
             'threshold 99 %', 'false alarms', 'threshold 100 %', 'false alarms']  # fmt: skip
     return (
         '<h3>By stage</h3>' + table(head, rows)
-        + '<p class="note">Brackets: 95 % bootstrap interval over trajectory segments. False '
+        + '<p class="note">Recall is of the queries with a revisit whose declared match is right '
+        'or wrong: these differ between stages. Brackets: 95 % bootstrap interval over trajectory '
+        f'segments. Threshold of retrieval: {THRESHOLD_IS}; it acts on all candidates. False '
         'alarms: share of queries without a revisit that declare a match at that threshold. '
         'Geometry is scored by verification_score (spread inliers), the other stages by '
         'similarity.</p>'
@@ -306,10 +318,16 @@ def _timing(report: Mapping[str, Any]) -> str:
 def _how(report: Mapping[str, Any]) -> str:
     protocol = ', '.join(f'{k} {v}' for k, v in report['protocol'].items())
     skipped = ', '.join(f'{k}: {v}' for k, v in report['skipped'].items()) or 'nothing'
+    topics = ', '.join(f'{k} {v or "none"}' for k, v in report['topics'].items())
+    topics = f'<br>Topics: {escape(topics)}' if topics else ''
+    unknown = report['keyframes_without_true_pose']
+    if unknown:
+        skipped += f'; {unknown} keyframes without a true pose'
     config = json.dumps(report['config'], indent=1)
     return (
         f'<pre>{escape(report["command"])}</pre>'
-        f'<p>Source <code>{escape(report["source"])}</code><br>Protocol: {escape(protocol)}<br>'
+        f'<p>Source <code>{escape(report["source"])}</code>{topics}<br>'
+        f'Protocol: {escape(protocol)}<br>'
         f'Left out: {escape(skipped)}</p>'
         '<p class="note">A declared match that is neither right nor wrong is not judged: its '
         'query counts in no figure. Recall counts the judged queries with a revisit.</p>'

@@ -18,6 +18,7 @@ from netvlad_ros.evaluation.closures import PoseError
 from netvlad_ros.evaluation.evaluation import (
     RETRIEVAL,
     Evaluation,
+    candidate_precision,
     verified_precision_recall,
 )
 from netvlad_ros.evaluation.metrics import Interval, PrCurve, StageResult
@@ -48,6 +49,7 @@ def to_report(evaluation: Evaluation, command: str) -> dict[str, Any]:
     return {
         'source': evaluation.source,
         'name': evaluation.name,
+        'topics': {what: topic or None for what, topic in evaluation.topics.items()},
         'command': command,
         'version': __version__,
         'model_id': replay.model_id,
@@ -56,6 +58,7 @@ def to_report(evaluation: Evaluation, command: str) -> dict[str, Any]:
         'frames': replay.frames,
         'skipped': dict(replay.skipped),
         'keyframes': len(replay.keyframes),
+        'keyframes_without_true_pose': _without_pose(evaluation),
         'queries': None if judgement is None else len(judgement.queries),
         'queries_with_revisit': (
             None if judgement is None else int(judgement.has_revisit.sum())
@@ -74,6 +77,7 @@ def to_report(evaluation: Evaluation, command: str) -> dict[str, Any]:
             p: None if stage is None else number(stage.recommended[p].value)
             for p in ('0.99', '1.0')
         },
+        'candidates_at_threshold': {p: _candidates(evaluation, p) for p in ('0.99', '1.0')},
         'stages': (
             None
             if judgement is None
@@ -97,6 +101,25 @@ def to_report(evaluation: Evaluation, command: str) -> dict[str, Any]:
         'peak_rss_mb': round(replay.peak_rss_mb, 1),
         'wall_s': round(replay.wall_s, 3),
     }
+
+
+def _without_pose(evaluation: Evaluation) -> Optional[int]:
+    """Return how many keyframes have no true pose, None where no poses are known at all."""
+    if evaluation.judgement is None or evaluation.ground_truth.poses is None:
+        return None
+    return int((~evaluation.judgement.truth.known).sum())
+
+
+def _candidates(evaluation: Evaluation, precision: str) -> Optional[dict[str, Any]]:
+    """Return how right all candidates are at the threshold learnt on the best of each query."""
+    judgement = evaluation.judgement
+    threshold = math.nan
+    if judgement is not None:
+        threshold = judgement.stages[RETRIEVAL].recommended[precision].value
+    if judgement is None or math.isnan(threshold):
+        return None
+    reached, count = candidate_precision(evaluation.replay, judgement.truth, threshold)
+    return {'precision': number(reached), 'count': count}
 
 
 def _curve(curve: PrCurve) -> list[dict[str, Optional[float]]]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -75,9 +75,9 @@ def evaluate_source(
         protocol,
         source.camera.T_base_camera,
     )
-    if check is None:
-        return evaluation
-    return replace(evaluation, baselines=baselines(evaluation, check))
+    topics = {} if source.topics is None else asdict(source.topics)
+    found = {} if check is None else baselines(evaluation, check)
+    return replace(evaluation, topics=topics, baselines=found)
 
 
 def write_reports(

@@ -87,16 +87,18 @@ def results_table(reports: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]
             str(report['name']),
             ' / '.join('-' if c is None else str(c) for c in counts),
             percent(report['recall_at']['1']),
-            *(percent(_full_precision_recall(results, m)) for m in order),
+            *(_full_precision_recall(results[m]) if m in results else '-' for m in order),
             percent(report['verified_precision']),
             percent(report['verified_recall']),
         ))  # fmt: skip
     return head, rows
 
 
-def _full_precision_recall(results: Mapping[str, Any], method: str) -> Optional[float]:
-    value = results[method]['recall_at_100_precision']['value'] if method in results else None
-    return None if value is None else float(value)
+def _full_precision_recall(result: Mapping[str, Any]) -> str:
+    """Return a cell; methods differ in the queries that count, since their matches do."""
+    return percent(
+        result['recall_at_100_precision']['value'], result['queries_judged_with_revisit']
+    )
 
 
 def leave_one_out_table(entries: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]:
@@ -185,9 +187,11 @@ def text_table(head: Row, rows: Sequence[Row]) -> str:
     return '\n'.join(lines)
 
 
-def percent(value: Optional[float]) -> str:
-    """Return a share as text, a dash for 0/0."""
-    return '-' if value is None else f'{100 * value:.1f} %'
+def percent(value: Optional[float], of: Optional[int] = None) -> str:
+    """Return a share as text, with the number it is a share of; a dash for 0/0."""
+    if value is None:
+        return '-'
+    return f'{100 * value:.1f} %' + ('' if of is None else f' of {of}')
 
 
 def _plain(value: Optional[float]) -> str:

@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import SkipCounts, Topics
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, Topics
 from netvlad_ros.evaluation.truth import GroundTruth, PoseTrack
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_messages import depth_from_message, image_from_message
@@ -29,6 +29,13 @@ logger = logging.getLogger(__name__)
 
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 _ODOM_TYPE = 'nav_msgs/msg/Odometry'
+_TRUTH_TYPES = (
+    _ODOM_TYPE,
+    'geometry_msgs/msg/PoseStamped',
+    'geometry_msgs/msg/PoseWithCovarianceStamped',
+    'geometry_msgs/msg/TransformStamped',
+)
+_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 _TF_TYPE = 'tf2_msgs/msg/TFMessage'
 # As the name of a topic that the bag may have: evaluate as if it had not.
 LEFT_OUT = 'none'
@@ -44,20 +51,25 @@ _DAMAGE = (AnyReaderError, OSError, ValueError, KeyError, IndexError, EOFError, 
 class BagSource:
     """A rosbag2 folder, or a single .mcap or .db3 file.
 
+    :param poses: true poses in place of a topic with ground truth.
     :raises InputError: the bag is damaged, or has not the topics that are needed.
     """
 
-    def __init__(self, path: Path, topics: Topics) -> None:
+    def __init__(self, path: Path, topics: Topics, poses: Optional[PoseTrack] = None) -> None:
         self.path = path
         self.name = path.resolve().stem
         self.protocol: Mapping[str, Any] = {}
         self.skipped = SkipCounts()
-        self.ground_truth = GroundTruth()
+        self.ground_truth = GroundTruth(poses=poses)
         with self._open() as reader:
-            self._types = {name: info.msgtype or '' for name, info in reader.topics.items()}
+            self._types: dict[str, str] = {
+                name: info.msgtype or '' for name, info in reader.topics.items()
+            }
             self.topics = self._choose(topics)
             self.frame_count = reader.topics[self.topics.image].msgcount
             self.camera = self._read_camera(reader)
+        if poses is not None:
+            self.topics = replace(self.topics, ground_truth='')
 
     @contextmanager
     def _open(self) -> Iterator[AnyReader]:
@@ -77,47 +89,65 @@ class BagSource:
 
     def _choose(self, asked: Topics) -> Topics:
         """Return the topics to read: those asked for, the usual names, or the only of a type."""
-        ground_truth = self._pick(asked.ground_truth, ('/ground_truth/odom',), (_ODOM_TYPE,), True)
-        image = self._pick(asked.image, ('/image', '/image/compressed'), _IMAGE_TYPES)
-        if not image:
-            have = [name for name in self._types if self._types[name] in _IMAGE_TYPES]
-            detail = f'several image topics: {", ".join(have)}' if have else 'no image topic'
-            raise InputError(
-                f'{self.path} has {detail}; choose with --image-topic. {self._have()}'
-            )
-        if self._types[image] not in _IMAGE_TYPES:
-            raise InputError(f'{image!r} is {self._types[image]}, not an image. {self._have()}')
-        info_type = ('sensor_msgs/msg/CameraInfo',)
+        ground_truth = self._pick(
+            'ground-truth', asked.ground_truth, ('/ground_truth/odom',), _TRUTH_TYPES,
+            by_name_only=True,
+        )  # fmt: skip
         return Topics(
-            image=image,
-            camera_info=self._pick(asked.camera_info, ('/camera_info',), info_type),
-            odom=self._pick(asked.odom, ('/odom',), (_ODOM_TYPE,), leave_out=(ground_truth,)),
-            depth=self._pick(asked.depth, ('/depth',), _IMAGE_TYPES, True),
+            image=self._pick(
+                'image', asked.image, ('/image', '/image/compressed'), _IMAGE_TYPES, needed=True
+            ),
+            camera_info=self._pick(
+                'camera-info', asked.camera_info, ('/camera_info',), (_INFO_TYPE,)
+            ),
+            odom=self._pick(
+                'odom', asked.odom, ('/odom',), (_ODOM_TYPE,), leave_out=ground_truth
+            ),
+            depth=self._pick('depth', asked.depth, ('/depth',), _IMAGE_TYPES, by_name_only=True),
             ground_truth=ground_truth,
         )
 
     def _pick(
         self,
+        option: str,
         asked: str,
         usual: tuple[str, ...],
         types: tuple[str, ...],
         by_name_only: bool = False,
-        leave_out: tuple[str, ...] = (),
+        needed: bool = False,
+        leave_out: str = '',
     ) -> str:
-        if asked == LEFT_OUT:
+        """Return the topic for an option ``--OPTION-topic``, '' for none."""
+        if asked == LEFT_OUT and not needed:
             return ''
         if asked:
-            for name in (asked, f'/{asked}'):
-                if name in self._types:
-                    return name
-            raise InputError(f'{self.path} has no topic {asked!r}. {self._have()}')
+            return self._asked_topic(option, asked, types)
         for name in usual:
             if self._types.get(name) in types:
                 return name
         if by_name_only:
             return ''
-        fitting = [n for n, kind in self._types.items() if kind in types and n not in leave_out]
-        return fitting[0] if len(fitting) == 1 else ''
+        fitting = sorted(n for n, kind in self._types.items() if kind in types and n != leave_out)
+        if len(fitting) == 1:
+            return fitting[0]
+        several = f'{self.path} has several {option} topics, {", ".join(fitting)}'
+        if needed:
+            found = several if fitting else f'{self.path} has no {option} topic'
+            raise InputError(f'{found}: choose with --{option}-topic. {self._have()}')
+        if fitting:
+            logger.warning('%s: none is used, choose with --%s-topic', several, option)
+        return ''
+
+    def _asked_topic(self, option: str, asked: str, types: tuple[str, ...]) -> str:
+        for name in (asked, f'/{asked}'):
+            if name in self._types:
+                if self._types[name] not in types:
+                    raise InputError(
+                        f'--{option}-topic {name!r} is {self._types[name]}, allowed: '
+                        f'{", ".join(types)}. {self._have()}'
+                    )
+                return name
+        raise InputError(f'{self.path} has no topic {asked!r}. {self._have()}')
 
     def _have(self) -> str:
         return 'It has: ' + ', '.join(f'{n} ({k})' for n, k in sorted(self._types.items()))
@@ -129,9 +159,12 @@ class BagSource:
         if self.topics.camera_info:
             info = next(self._messages(reader, [self.topics.camera_info]), None)
             camera = _with_calibration(camera, info[1]) if info else camera
-        odometry = self.topics.ground_truth or self.topics.odom
-        sample = next(self._messages(reader, [odometry]), None) if odometry else None
-        base = sample[1].child_frame_id if sample else 'base_link'
+        base = ''
+        for topic in (self.topics.ground_truth, self.topics.odom):
+            sample = next(self._messages(reader, [topic]), None) if topic and not base else None
+            # A PoseStamped does not say whose pose it is.
+            base = str(getattr(sample[1], 'child_frame_id', '')) if sample else base
+        base = base or 'base_link'
         statics = [n for n, kind in self._types.items()
                    if kind == _TF_TYPE and n.endswith('tf_static')]
         edges = {
@@ -200,7 +233,7 @@ class BagSource:
         try:
             image_rgb = image_from_message(message)
         except InputError as error:
-            self.skipped.add('damaged image', str(error))
+            self.skipped.add(DAMAGED_IMAGE, str(error))
             return
         T_odom_base = odometry.pose_at(stamp_ns)
         if T_odom_base is None and self.topics.odom:
@@ -232,9 +265,17 @@ class BagSource:
         self, truth: list[tuple[int, FloatArray]], stamp_ns: int, message: Any
     ) -> None:
         try:
-            truth.append((stamp_ns, pose_from_xyz_quat(*_pose_parts(message.pose.pose))))
+            truth.append((stamp_ns, pose_from_xyz_quat(*_true_pose_parts(message))))
         except InputError as error:
             self.skipped.add('damaged true pose', str(error))
+
+
+def _true_pose_parts(message: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return position and quaternion of a message of one of ``_TRUTH_TYPES``."""
+    if hasattr(message, 'transform'):
+        t, q = message.transform.translation, message.transform.rotation
+        return (t.x, t.y, t.z), (q.x, q.y, q.z, q.w)
+    return _pose_parts(getattr(message.pose, 'pose', message.pose))
 
 
 def _pose_parts(pose: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

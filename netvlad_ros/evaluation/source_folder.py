@@ -16,30 +16,49 @@ import numpy as np
 import yaml
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import IMAGE_SUFFIXES, SkipCounts
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts
 from netvlad_ros.evaluation.truth import (
     GroundTruth,
     ListedRevisits,
     PoseTrack,
-    track_from_rows,
 )
+from netvlad_ros.geometry import pose_from_xyz_quat
+from netvlad_ros.image_files import is_image
 from netvlad_ros.image_messages import image_from_message
 from netvlad_ros.types import Camera, Float32Array, Frame, UInt8Array
 
 _NS_PER_S = Decimal(1_000_000_000)
+_NS_DIGITS = 16
+_MAX_STAMP_NS = 2**63 - 1
 # Written in the header of a trajectory whose poses are those of a base, not of a camera.
 _BASE_MARK = 'T_world_base'
 
 
 def stamp_ns_from_text(text: str, where: str) -> int:
-    """Return nanoseconds from seconds in decimal digits, exactly.
+    """Return nanoseconds, exactly, from seconds or from nanoseconds in decimal digits.
 
-    :raises InputError: the text is not a finite number.
+    An integer of 16 or more digits is nanoseconds, as in EuRoC; anything else is seconds.
+
+    :param where: file, row or image, for the message of an error.
+    :raises InputError: the text is not a finite number, or past what int64 nanoseconds hold.
     """
+    text = text.strip()
     try:
-        return int((Decimal(text.strip()) * _NS_PER_S).to_integral_value())
-    except (InvalidOperation, ValueError, OverflowError):
-        raise InputError(f'{where}: {text!r} is not a stamp in seconds') from None
+        # Python takes '1_25' for 125; in the name of an image it is something else.
+        value = Decimal('' if '_' in text else text)
+    except InvalidOperation:
+        value = Decimal('nan')
+    if not value.is_finite():
+        raise InputError(f'{where}: {text!r} is not a stamp in seconds, nor in nanoseconds')
+    # A value of 10^15 is nanoseconds in any notation: as seconds it is 30 million years.
+    in_ns = value.adjusted() >= _NS_DIGITS - 1 or (text.isdecimal() and len(text) >= _NS_DIGITS)
+    stamp_ns = value if in_ns else value * _NS_PER_S
+    if not -_MAX_STAMP_NS <= stamp_ns <= _MAX_STAMP_NS:
+        raise InputError(
+            f'{where}: {text!r} is past int64 nanoseconds: give seconds (1700000000.25), or '
+            'nanoseconds in 16 to 19 digits'
+        )
+    return int(stamp_ns.to_integral_value())
 
 
 def read_image_rgb(path: Path) -> UInt8Array:
@@ -69,30 +88,42 @@ def read_depth_m(path: Path, units_per_m: float) -> Float32Array:
 
 
 def read_tum(path: Path) -> PoseTrack:
-    """Return the trajectory of a TUM file (``stamp_s tx ty tz qx qy qz qw``).
+    """Return the trajectory of a TUM file (``stamp tx ty tz qx qy qz qw``).
 
-    Poses are those of the camera's optical frame, as in TUM RGB-D, unless a comment in the file
-    says ``T_world_base``.
+    The stamp is read as ``stamp_ns_from_text`` does. Poses are those of the camera's optical
+    frame, as in TUM RGB-D, unless a comment in the file says ``T_world_base``.
 
     :raises InputError: the file is missing or a row is broken.
     """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'{path} cannot be read: {error}') from None
-    rows = []
+    stamps_ns, poses = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith('#'):
             continue
+        stamp, *rest = line.split()
         try:
-            values = [float(value) for value in line.split()]
+            values = [float(value) for value in rest]
         except ValueError:
             values = []
-        if len(values) != 8:
+        if len(values) != 7:
             raise InputError(f'{path}:{number}: expected 8 numbers, got {line.strip()!r}')
-        rows.append(values)
+        stamps_ns.append(stamp_ns_from_text(stamp, f'{path}:{number}'))
+        try:
+            poses.append(pose_from_xyz_quat(values[:3], values[3:]))
+        except InputError as error:
+            raise InputError(f'{path}:{number}: {error}') from None
+    if not poses:
+        raise InputError(f'{path} holds no pose')
     comments = ' '.join(line for line in lines if line.lstrip().startswith('#'))
-    return track_from_rows(rows, 'base' if _BASE_MARK in comments else 'camera', str(path))
+    order = np.argsort(stamps_ns, kind='stable')
+    return PoseTrack(
+        np.asarray(stamps_ns, dtype=np.int64)[order],
+        np.stack(poses)[order],
+        'base' if _BASE_MARK in comments else 'camera',
+    )
 
 
 def read_camera_info(path: Path) -> Camera:
@@ -121,6 +152,7 @@ class _FolderSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.resolve().name
+        self.topics = None
         self.skipped = SkipCounts()
         self.protocol: Mapping[str, Any] = {}
         self.camera = Camera()
@@ -141,7 +173,7 @@ class _FolderSource:
             try:
                 image_rgb = read_image_rgb(image_path)
             except InputError as error:
-                self.skipped.add('damaged image', str(error))
+                self.skipped.add(DAMAGED_IMAGE, str(error))
                 continue
             depth_m = None
             if depth_path is not None:
@@ -155,16 +187,19 @@ class _FolderSource:
 class SequenceSource(_FolderSource):
     """A folder with frames.csv, and revisits.csv or groundtruth.txt or both.
 
+    :param poses: true poses in place of groundtruth.txt.
     :raises InputError: a file is missing or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, poses: Optional[PoseTrack] = None) -> None:
         super().__init__(path)
         self._read_settings()
         self._read_frames()
         poses_path, revisits_path = path / 'groundtruth.txt', path / 'revisits.csv'
+        if poses is None and poses_path.is_file():
+            poses = read_tum(poses_path)
         self.ground_truth = GroundTruth(
-            poses=read_tum(poses_path) if poses_path.is_file() else None,
+            poses=poses,
             listed=self._read_revisits(revisits_path) if revisits_path.is_file() else None,
         )
         if (path / 'camera_info.yaml').is_file():
@@ -183,7 +218,7 @@ class SequenceSource(_FolderSource):
 
     def _read_frames(self) -> None:
         path = self.path / 'frames.csv'
-        for number, row in enumerate(_csv_rows(path, ('image', 'stamp_s')), start=2):
+        for number, row in _csv_rows(path, ('image', 'stamp_s')):
             stamp_ns = stamp_ns_from_text(row['stamp_s'], f'{path}:{number}')
             depth = (row.get('depth') or '').strip()
             depth_path = self.path / depth if depth else None
@@ -194,53 +229,85 @@ class SequenceSource(_FolderSource):
     def _read_revisits(self, path: Path) -> ListedRevisits:
         columns = ('query_index', 'match_indices', 'ignore_indices')
         matches, ignores = {}, {}
-        for number, row in enumerate(_csv_rows(path, columns), start=2):
+        for number, row in _csv_rows(path, columns):
             try:
                 query = int(row['query_index'])
                 matches[query] = frozenset(int(i) for i in row['match_indices'].split())
                 ignores[query] = frozenset(int(i) for i in row['ignore_indices'].split())
-            except (ValueError, AttributeError):
-                raise InputError(f'{path}:{number}: indices must be whole numbers') from None
+            except ValueError:
+                raise InputError(
+                    f'{path}:{number}: indices must be whole numbers: {row!r}'
+                ) from None
+            for index in (query, *matches[query], *ignores[query]):
+                if not 0 <= index < len(self._rows):
+                    raise InputError(
+                        f'{path}:{number}: frame {index} is not in frames.csv, which lists '
+                        f'frames 0 to {len(self._rows) - 1}'
+                    )
         stamps_ns = np.asarray([row[0] for row in self._rows], dtype=np.int64)
         return ListedRevisits(stamps_ns, matches, ignores)
 
 
 class ImageFolderSource(_FolderSource):
-    """Images named by their stamp in seconds, with a TUM trajectory as ground truth.
+    """Images named by their stamp, with a TUM trajectory as ground truth.
 
-    Images whose names are no stamps are paired with the poses in order, if there are as many.
+    Images whose names are no stamps, or most of them stamps outside the trajectory (a counter,
+    as in KITTI), are paired with the poses in order, if there are as many.
 
     :raises InputError: names and poses do not fit.
     """
 
-    def __init__(self, path: Path, poses: Path) -> None:
+    def __init__(self, path: Path, poses: PoseTrack) -> None:
         super().__init__(path)
-        track = read_tum(poses)
-        self.ground_truth = GroundTruth(poses=track)
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        try:
-            stamps_ns = [stamp_ns_from_text(image.stem, str(image)) for image in images]
-            pairs = zip(stamps_ns, images, strict=True)
-            self._rows = sorted((stamp_ns, image, None) for stamp_ns, image in pairs)
-        except InputError as error:
-            if len(images) != len(track.stamps_ns):
-                raise InputError(
-                    f'{error}, and {len(images)} images do not pair with '
-                    f'{len(track.stamps_ns)} poses of {poses} in order'
-                ) from None
-            pairs = zip(track.stamps_ns, images, strict=True)
-            self._rows = [(int(s), image, None) for s, image in pairs]
+        self.ground_truth = GroundTruth(poses=poses)
+        images = sorted(p for p in path.iterdir() if is_image(p))
+        self._rows = [(stamp_ns, image, None) for stamp_ns, image in _stamped(images, poses)]
         if (path / 'camera_info.yaml').is_file():
             self.camera = read_camera_info(path / 'camera_info.yaml')
 
 
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _stamped(images: list[Path], poses: PoseTrack) -> list[tuple[int, Path]]:
+    """Return the images in order of time with their stamps in nanoseconds."""
+    first_ns, last_ns = int(poses.stamps_ns[0]), int(poses.stamps_ns[-1])
     try:
-        with path.open(encoding='utf-8', newline='') as file:
+        named = sorted((stamp_ns_from_text(image.stem, str(image)), image) for image in images)
+        images = [image for _, image in named]
+        inside = sum(first_ns <= stamp_ns <= last_ns for stamp_ns, _ in named)
+        why = (
+            f'no image (the first is {images[0]}) lies in the time of the poses, '
+            f'{first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s'
+        )
+    except InputError as error:
+        named, inside, why = [], 0, str(error)
+    # A counter from 0 can begin in the time of poses that begin at 0, but soon leaves it.
+    if 2 * inside < len(images) and len(images) == len(poses.stamps_ns):
+        return list(zip(poses.stamps_ns.tolist(), images, strict=True))
+    if not inside:
+        raise InputError(
+            f'{why}, and {len(images)} images do not pair with {len(poses.stamps_ns)} poses in '
+            'order: name the images by their stamps, or give one pose for each'
+        )
+    return named
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Return the number of the line and the values of each row that is not empty.
+
+    :raises InputError: the file cannot be read, or a row lacks one of ``columns``.
+    """
+    rows = []
+    try:
+        # Excel begins a file with a byte order mark.
+        with path.open(encoding='utf-8-sig', newline='') as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f'{path} has no column {missing[0]!r}')
-            return [row for row in reader if row[columns[0]]]
+            for row in reader:
+                missing = [name for name in columns if row[name] is None]
+                if missing:
+                    raise InputError(f'{path}:{reader.line_num}: no value for {missing[0]!r}')
+                rows.append((reader.line_num, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f'{path} cannot be read: {error}') from None
+    return [(number, row) for number, row in rows if row[columns[0]]]

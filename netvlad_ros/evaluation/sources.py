@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation.truth import GroundTruth
+from netvlad_ros.image_files import is_image
 from netvlad_ros.types import Camera, Frame
 
 BAG_SUFFIXES = ('.mcap', '.db3')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# The one reason in ``SkipCounts`` for which an image of the recording gives no frame.
+DAMAGED_IMAGE = 'damaged image'
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,17 @@ class Source(Protocol):
     ``ground_truth`` and ``camera`` are complete once ``frames()`` has been read to its end.
     """
 
-    @property
-    def name(self) -> str:
-        """Short name for tables."""
-        ...
+    # For tables, and for the folder of its report.
+    name: str
 
     @property
     def path(self) -> Path:
         """Where it lies."""
+        ...
+
+    @property
+    def topics(self) -> Optional[Topics]:
+        """The topics that are read, None where it is no bag."""
         ...
 
     @property
@@ -88,30 +93,52 @@ class Source(Protocol):
         ...
 
 
+def name_apart(sources: Sequence[Source]) -> None:
+    """Name those that have one name by the shortest ends of their paths that differ.
+
+    :raises InputError: one recording is given twice.
+    """
+    for name, count in Counter(source.name for source in sources).items():
+        alike = [source for source in sources if source.name == name]
+        parts = [source.path.resolve().parts for source in alike]
+        if len(set(parts)) < count:
+            raise InputError(f'{alike[0].path} is given twice: give each recording once')
+        length = 1
+        while count > 1 and len({part[-length:] for part in parts}) < count:
+            length += 1
+        for source, part in zip(alike, parts, strict=True):
+            source.name = name if count == 1 else '/'.join(part[-length:])
+
+
 def open_source(
     path: Path | str, topics: Topics | None = None, poses: Optional[Path | str] = None
 ) -> Source:
     """Return the recording at a path.
 
     :param path: rosbag2 folder or file, sequence folder with frames.csv, or image folder.
-    :param poses: TUM file with the camera's true poses, for an image folder.
+    :param poses: TUM file with true poses; goes before those that the recording holds.
     :raises InputError: nothing at the path can be read; the message says what was expected.
     """
-    from netvlad_ros.evaluation.source_folder import ImageFolderSource, SequenceSource
+    from netvlad_ros.evaluation.source_folder import (
+        ImageFolderSource,
+        SequenceSource,
+        read_tum,
+    )
 
     path = Path(path)
     if not path.exists():
         raise InputError(f'{path} does not exist')
+    track = None if poses is None else read_tum(Path(poses))
     if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
         from netvlad_ros.evaluation.source_bag import BagSource
 
-        return BagSource(path, topics or Topics())
+        return BagSource(path, topics or Topics(), track)
     if (path / 'frames.csv').is_file():
-        return SequenceSource(path)
-    if path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
-        if poses is None:
+        return SequenceSource(path, track)
+    if path.is_dir() and any(map(is_image, path.iterdir())):
+        if track is None:
             raise InputError(f'{path} is a folder of images: give their true poses with --poses')
-        return ImageFolderSource(path, Path(poses))
+        return ImageFolderSource(path, track)
     raise InputError(
         f'{path} is not a recording: expected a rosbag2 (folder with metadata.yaml, .mcap or '
         '.db3), a folder with frames.csv, or a folder of images with --poses'

@@ -11,9 +11,8 @@ from typing import Optional
 import numpy as np
 import numpy.typing as npt
 
-from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation.protocol import Protocol
-from netvlad_ros.geometry import interpolate, pose_from_xyz_quat
+from netvlad_ros.geometry import interpolate
 from netvlad_ros.types import FloatArray
 
 Int8Array = npt.NDArray[np.int8]
@@ -103,24 +102,6 @@ class Truth:
     T_world_camera: Optional[FloatArray] = None
     positions_m: Optional[FloatArray] = None
     known: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-
-
-def track_from_rows(rows: Sequence[Sequence[float]], frame: str, where: str) -> PoseTrack:
-    """Return a track from rows of ``stamp_s tx ty tz qx qy qz qw``; rows are sorted by stamp.
-
-    :raises InputError: a pose is broken; ``where`` names the file.
-    """
-    poses, stamps_ns = [], []
-    for number, row in enumerate(rows, start=1):
-        try:
-            poses.append(pose_from_xyz_quat(row[1:4], row[4:8]))
-        except InputError as error:
-            raise InputError(f'{where}: pose {number}: {error}') from None
-        stamps_ns.append(round(row[0] * NS_PER_S))
-    if not poses:
-        raise InputError(f'{where} holds no pose')
-    order = np.argsort(stamps_ns, kind='stable')
-    return PoseTrack(np.asarray(stamps_ns, dtype=np.int64)[order], np.stack(poses)[order], frame)
 
 
 def allowed_pairs(stamps_ns: Sequence[int], gap_s: float) -> BoolArray:

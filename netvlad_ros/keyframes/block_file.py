@@ -144,6 +144,14 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def explain_sync(error: OSError, folder: Optional[Path]) -> str:
+    """Return what a failed sync of a file of a map means."""
+    return (
+        f'{folder} cannot be written to the disk ({error.strerror}): a power cut would lose what '
+        f'was stored last, check the disk'
+    )
+
+
 def _write_all(fd: int, data: bytes, offset: int) -> None:
     written = os.pwrite(fd, data, offset)
     while written < len(data):  # a nearly full disk takes a part, then fails

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.errors import MapError
-from netvlad_ros.keyframes.block_file import BlockFile, row_checksum, sync_folder
+from netvlad_ros.keyframes.block_file import BlockFile, explain_sync, row_checksum, sync_folder
 from netvlad_ros.types import Float32Array
 
 BLOCK_BYTES = 16 << 20  # one allocation; 1024 rows of 4096 float32
@@ -112,7 +112,9 @@ class DescriptorBlocks:
         self.row_bytes = dim * np.dtype(dtype).itemsize
         self.blocks: list[Block] = []
         self._unsynced: set[int] = set()
-        self._lock = threading.Lock()
+        self._written_in = 0  # the block that the last write went to; none before it is written to
+        self._first_open = 0  # all blocks before this one are closed for writing
+        self._lock, self._sync_lock = threading.Lock(), threading.Lock()
         if is_complete and folder is not None:
             self._check_complete(folder, count)
         for number in range(-(-count // self.rows_per_block)):
@@ -137,8 +139,11 @@ class DescriptorBlocks:
         try:
             if number == len(self.blocks):
                 self.prepare(row)  # waits if maintenance is at it
+            self._written_in = number
+            checksum = self.blocks[number].write(offset, keyframe_id, stored)
+            # Marked last: a sync that began before the write does not cover it.
             self._unsynced.add(number)
-            return self.blocks[number].write(offset, keyframe_id, stored)
+            return checksum
         except OSError as error:
             raise MapError(_explain(error, self.folder)) from error
 
@@ -227,13 +232,23 @@ class DescriptorBlocks:
         return out
 
     def sync(self) -> None:
-        """Wait until everything written is on the disk."""
-        for number in sorted(self._unsynced):
-            # Discarded first: a row written meanwhile marks the block again.
-            self._unsynced.discard(number)
-            self.blocks[number].sync()
-            if number not in self._unsynced and number < max(self._unsynced, default=-1):
-                self.blocks[number].close()
+        """Wait until everything written before the call is on the disk.
+
+        :raises MapError: the disk does not take it; the next call tries again.
+        """
+        # One at a time: a second call must wait for what the first has taken upon itself.
+        with self._sync_lock:
+            for number in sorted(self._unsynced):
+                # Discarded first: a row written meanwhile marks the block again.
+                self._unsynced.discard(number)
+                try:
+                    self.blocks[number].sync()
+                except OSError as error:
+                    self._unsynced.add(number)
+                    raise MapError(explain_sync(error, self.folder)) from error
+            while self._first_open < self._written_in and self._first_open not in self._unsynced:
+                self.blocks[self._first_open].close()
+                self._first_open += 1
 
     def _sync_folder(self) -> None:
         if self.folder is not None:

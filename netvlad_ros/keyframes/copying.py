@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Optional
 
 from netvlad_ros.keyframes.reader import MapReader, Row
 from netvlad_ros.keyframes.store import Store
 from netvlad_ros.keyframes.vectors import Vectors
 from netvlad_ros.keyframes.writer import MapWriter, Selector
 from netvlad_ros.types import Float32Array
+
+_logger = logging.getLogger(__name__)
 
 
 class _OpenMapReader(MapReader):
@@ -27,16 +31,27 @@ class _OpenMapReader(MapReader):
 def write_copy(store: Store, vectors: Vectors, folder: Path) -> int:
     """Copy all rows and descriptors to a new map with the same ids.
 
+    Keyframes whose descriptors are known to be damaged are left out; the log says how many.
+
     :returns: number of keyframes copied.
     :raises MapError: the folder exists already or cannot be written.
     """
+    damaged = set(vectors.damaged)
 
-    def descriptor(row: Row) -> Float32Array:
+    def descriptor(row: Row) -> Optional[Float32Array]:
+        if row['id'] in damaged:
+            return None
         vector: Float32Array = vectors.read([row['id']])[0]
         return vector
 
     reader = _OpenMapReader(store)
     with MapWriter(folder, reader.model_id, reader.dim, reader.dtype) as writer:
         writer.copy(reader, Selector(descriptor=descriptor))
-        writer.note('copy', {'from': store.name})
-        return writer.keyframes
+        writer.note('copy', {'from': store.name, 'left_out': len(damaged)})
+        copied = writer.keyframes
+    if damaged:
+        _logger.warning(
+            '%s has %d keyframes; %d of %s with damaged descriptors were left out: %s',
+            folder, copied, len(damaged), store.name, sorted(damaged)[:20],
+        )
+    return copied

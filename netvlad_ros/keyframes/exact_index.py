@@ -5,7 +5,9 @@
 Every row is compared in float16, by a faiss scalar quantiser per block, which reads half the
 memory of float32. Rounding moves a similarity by at most the length of what was rounded off, and
 that is bounded: all rows that might be among the best are then ranked by their stored float32
-descriptors, so that the answer is the one that comparing in float32 would give.
+descriptors, so that the answer is the one that comparing in float32 would give. Only where more
+rows than a search reads lie within the bound, as of a robot that stood still for long, is it one
+of these look-alikes.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from netvlad_ros.types import Float32Array
 
 _INLINE_BYTES = 1 << 20  # below this, handing work to threads costs more than it saves
 _SPARE = 16  # rows beyond k that are looked at before it is known how many could be better
+# How often to look at how many times more. A parked robot leaves more than can be read.
+_WIDENINGS, _WIDEN = 2, 4
 # Float16 has 11 significant bits, and below 2^-14 a fixed step.
 _ROUNDING, _LEAST_STEP = 2.0**-11, 2.0**-24
 _SUM_ERROR = 1e-5  # of a similarity, for the order of summation and rows a little longer than 1
@@ -95,17 +99,22 @@ class ExactIndex:
         if self._blocks.dtype == 'float16':
             return best_of(self._compare(query, k, selection), k)
         error = _ROUNDING + 0.5 * _LEAST_STEP * self._blocks.dim**0.5 + _SUM_ERROR
-        wanted = k + _SPARE
-        while True:
+        for widening in range(_WIDENINGS + 1):
+            wanted = (k + _SPARE) * _WIDEN**widening
             similarities, rows = best_of(self._compare(query, wanted, selection), wanted)
             # What is k-th here reaches its value minus the error; what is more than the error
             # below that cannot.
             least = similarities[k - 1] - 2.0 * error if len(rows) > k else -np.inf
             if len(rows) < wanted or similarities[-1] < least:
                 break
-            wanted *= 4
         rows = rows[similarities >= least]
-        return best_of([(self._blocks.read(rows) @ query, rows)], k)
+        return best_of(self._exactly(query, rows), k)
+
+    def _exactly(self, query: Float32Array, rows: npt.NDArray[np.int64]) -> list[Hits]:
+        """Compare rows by their stored descriptors, in parts that stay small in memory."""
+        step = max(1, _INLINE_BYTES // self._blocks.row_bytes)
+        parts = (rows[start : start + step] for start in range(0, len(rows), step))
+        return [(self._blocks.read(part) @ query, part) for part in parts]
 
     def _compare(self, query: Float32Array, k: int, selection: Selection) -> list[Hits]:
         """Return the k most similar codes of each block."""

@@ -23,7 +23,7 @@ from netvlad_ros.keyframes.maintenance import Maintenance
 from netvlad_ros.keyframes.opening import open_store
 from netvlad_ros.keyframes.places import Places
 from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour, Session
-from netvlad_ros.keyframes.store import Store, pack_pose, utc_now
+from netvlad_ros.keyframes.store import Store, expanded, pack_pose, utc_now
 from netvlad_ros.keyframes.vectors import LocalVectors, Vectors
 from netvlad_ros.types import (
     Camera,
@@ -61,7 +61,6 @@ class KeyframeMap:
         self._sessions = store.sessions()
         self._cameras = store.cameras()
         self._session_number: Optional[int] = None
-        self._next_id = store.next_number('keyframes')
         self._closed = False
         self._threads: list[Maintenance] = []
         if not read_only:
@@ -77,8 +76,9 @@ class KeyframeMap:
     ) -> KeyframeMap:
         """Open the map in a folder and make it if it is absent.
 
-        :param path: folder; None or '' keeps the map in memory only; 'milvus+file:NAME.db' and
-            'milvus+http(s)://host:port' are databases, see ``netvlad_ros.keyframes.milvus``.
+        :param path: folder, maybe with ``~``; None or '' keeps the map in memory only;
+            'milvus+file:NAME.db' and 'milvus+http(s)://host:port' are databases, see
+            ``netvlad_ros.keyframes.milvus``.
         :param model_id: of the descriptors that will be added and searched.
         :param dim: their length.
         :param read_only: open an existing map for searching only.
@@ -90,17 +90,18 @@ class KeyframeMap:
 
             opened = open_milvus(str(path), model_id, dim, config, read_only)
             return cls(*opened, config, None, read_only)
-        folder = Path(path) if path else None
+        folder = expanded(path) if path else None
         store, lock = open_store(folder, model_id, dim, config, read_only)
         try:
-            meta = store.meta()
-            if meta['model_id'] != model_id or int(meta['dim']) != dim:
-                raise MapError(
-                    f'{store.name} was made with {meta["model_id"]} ({meta["dim"]}-D), not with '
-                    f"{model_id} ({dim}-D): make it anew with 'netvlad map redescribe'"
-                )
-            vectors = LocalVectors(folder, store, config, read_only)
-            return cls(store, vectors, config, lock, read_only)
+            with store.snapshot():
+                meta = store.meta()
+                if meta['model_id'] != model_id or int(meta['dim']) != dim:
+                    raise MapError(
+                        f'{store.name} was made with {meta["model_id"]} ({meta["dim"]}-D), not '
+                        f"with {model_id} ({dim}-D): make it anew with 'netvlad map redescribe'"
+                    )
+                vectors = LocalVectors(folder, store, config, read_only)
+                return cls(store, vectors, config, lock, read_only)
         except BaseException:
             store.connection.close()
             if lock is not None:
@@ -124,20 +125,27 @@ class KeyframeMap:
         with self._lock:
             if not self.read_only:
                 return 0
-            self._sessions, self._cameras = self._store.sessions(), self._store.cameras()
-            entries = self._store.entries(self._next_id - 1)
-            if entries:
-                self._vectors.follow(entries)
-                self._next_id = entries[-1].keyframe_id + 1
-            return len(entries)
+            before = len(self)
+            with self._store.snapshot():
+                self._sessions, self._cameras = self._store.sessions(), self._store.cameras()
+                self._vectors.follow(self._store.entries(self._vectors.next_id - 1))
+            return len(self) - before
 
     def _fold(self) -> None:
-        """Move the log into the database, descriptors first: none is named before it is there."""
+        """Move the log into the database, after the descriptors that it names.
+
+        No add waits for this, so one may come between the two lines: a power cut then leaves a
+        keyframe without its descriptor, as it may at any time under ``durability: normal``, and
+        opening the map hides it. Under ``full`` each descriptor is synced before it is named.
+        """
         self._vectors.sync()
         self._store.fold()
 
     def close(self) -> None:
-        """Make everything durable and let go of the files; may be called twice."""
+        """Make everything durable and let go of the files; may be called twice.
+
+        :raises MapError: the disk does not take it; the files are let go all the same.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -147,22 +155,30 @@ class KeyframeMap:
         for thread in self._threads:
             thread.stop()
         with self._lock:
-            if not self.read_only:
-                self._vectors.sync()
-            self._vectors.close()
-            self._store.connection.close()
-            if self._writer_lock is not None:
-                self._writer_lock.release()
+            try:
+                if not self.read_only:
+                    self._sync()
+            finally:
+                self._vectors.close()
+                self._store.connection.close()
+                if self._writer_lock is not None:
+                    self._writer_lock.release()
 
     def settle(self) -> None:
         """Wait until the index is up to date; a large map may train it for minutes."""
         self._vectors.improve()
 
     def flush(self) -> None:
-        """Wait until everything added so far would survive a power cut."""
+        """Wait until everything added so far would survive a power cut.
+
+        :raises MapError: the disk does not take it, or the map is closed or read-only.
+        """
         with self._writing():
-            self._vectors.sync()
-            self._store.rows('PRAGMA wal_checkpoint(FULL)')
+            self._sync()
+
+    def _sync(self) -> None:
+        self._vectors.sync()
+        self._store.sync()
 
     @property
     def damaged(self) -> list[int]:
@@ -171,19 +187,27 @@ class KeyframeMap:
 
     @property
     def path(self) -> Optional[Path]:
-        """The map's folder, None for a map in memory."""
+        """The map's folder, None for a map in memory or in Milvus."""
         return None if self._store.path is None else self._store.path.parent
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the map ends with this process; False for a folder and for Milvus."""
+        return self._store.is_in_memory
 
     def save_copy(self, folder: str | Path) -> int:
         """Write everything to a new map in another folder, ids kept; returns the keyframes.
 
+        Of a map in Milvus: the keyframes of this robot, and those of others that it has met.
+
+        :param folder: that does not exist yet, maybe with ``~``.
         :raises MapError: the folder exists already or cannot be written.
         """
-        with self._lock:
-            if not self.read_only:
-                self._fold()
+        folder = expanded(folder)
+        with self._lock, self._store.snapshot():
+            self.refresh()
             try:
-                return write_copy(self._store, self._vectors, Path(folder))
+                return write_copy(self._store, self._vectors, folder)
             except OSError as error:
                 raise MapError(f'cannot write a map to {folder}: {error}') from error
 
@@ -244,7 +268,7 @@ class KeyframeMap:
             number = self._session_number
             assert number is not None
             session = self._sessions[number].uuid
-            keyframe_id = self._next_id
+            keyframe_id = self._vectors.next_id
             entry = Entry(keyframe_id, frame.stamp_ns, session, frame.camera.name)
             checksum = self._vectors.write(entry, vector)
             if self._config.durability == 'full':
@@ -264,7 +288,6 @@ class KeyframeMap:
                 self._cameras = cameras
                 raise
             self._vectors.publish(entry)
-            self._next_id += 1
             self._wake()
         keyframe = Keyframe(
             keyframe_id, frame.stamp_ns, session, frame.camera.name, visit.place_id,
@@ -306,14 +329,14 @@ class KeyframeMap:
 
     def thumbnail(self, keyframe_id: int) -> Optional[bytes]:
         """Return the JPEG of a keyframe, None if none was stored."""
-        self._check_known(keyframe_id)
         with self._lock:
+            self._check_known(keyframe_id)
             return self._store.thumbnail(keyframe_id)
 
     def camera(self, keyframe_id: int) -> Camera:
         """Return the camera that took a keyframe."""
-        self._check_known(keyframe_id)
         with self._lock:
+            self._check_known(keyframe_id)
             sql = 'SELECT camera_id FROM keyframes WHERE id = ?'
             number = self._store.rows(sql, keyframe_id)[0][0]
             if number not in self._cameras:  # of a keyframe that another robot made meanwhile

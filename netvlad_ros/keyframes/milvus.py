@@ -29,9 +29,9 @@ from netvlad_ros import __version__
 from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import ConfigError, MapError
 from netvlad_ros.keyframes.block_file import row_checksum
-from netvlad_ros.keyframes.milvus_store import MAX_DATA_CHARS, MilvusStore
+from netvlad_ros.keyframes.milvus_store import MAX_DATA_CHARS, NUMBERS_PER_ROBOT, MilvusStore
 from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour
-from netvlad_ros.keyframes.store import NUMBERS_PER_WRITER
+from netvlad_ros.keyframes.store import expanded
 from netvlad_ros.types import Float32Array
 
 KEYFRAMES, RECORDS = 'netvlad_keyframes', 'netvlad_records'
@@ -55,7 +55,7 @@ def open_milvus(
 
     uri = _uri(path)
     robot = config.robot or socket.gethostname()
-    first = (zlib.crc32(robot.encode()) % _ROBOT_NUMBERS) * NUMBERS_PER_WRITER
+    first = (zlib.crc32(robot.encode()) % _ROBOT_NUMBERS) * NUMBERS_PER_ROBOT
     try:
         client = MilvusClient(uri, token=os.environ.get(TOKEN_VARIABLE, ''))
         if not client.has_collection(KEYFRAMES):
@@ -76,10 +76,11 @@ def open_milvus(
                 f'{path}: the names of robots {robot!r} and {owner!r} give the same numbers: '
                 f'set map.robot to another name'
             )
-        store = MilvusStore(client, RECORDS, robot, first, path, uri.endswith('.db'))
-        if not read_only and not store.meta():
+        properties = {'model_id': model_id, 'dim': str(dim)}
+        store = MilvusStore(client, RECORDS, robot, first, path, uri.endswith('.db'), properties)
+        if not read_only and not store.rows('SELECT 1 FROM meta'):
             with store.transaction():
-                for key, value in {'model_id': model_id, 'dim': str(dim)}.items():
+                for key, value in properties.items():
                     store.put('meta', key, value)
                 store.put_provenance('create', {'netvlad_ros': __version__, 'robot': robot})
         return store, MilvusVectors(client, store, model_id, dim, robot, read_only)
@@ -89,7 +90,7 @@ def open_milvus(
 
 def _uri(path: str) -> str:
     if match := re.fullmatch(r'milvus\+file:(.+\.db)', path):
-        return match.group(1)
+        return str(expanded(match.group(1)))
     if match := re.fullmatch(r'milvus\+(https?)://([^/@]+)/?', path):
         return '://'.join(match.groups())
     raise ConfigError(
@@ -146,18 +147,28 @@ class MilvusVectors:
         self.model_id, self.dim = model_id, dim
         self._client, self._store, self._robot = client, store, robot
         # Partition names are letters, digits and underscores.
-        self._partition = f'robot_{store.first_number // NUMBERS_PER_WRITER}'
-        self._next_id = store.next_number('keyframes')
-        self._end = store.first_number + NUMBERS_PER_WRITER
-        if not read_only:
-            if not client.has_partition(KEYFRAMES, self._partition):
-                client.create_partition(KEYFRAMES, self._partition)
-            # Left by a run that ended between the descriptor and its keyframe.
-            orphans = f'id >= {self._next_id} and id < {self._end}'
-            client.delete(KEYFRAMES, filter=orphans)
+        self._partition = f'robot_{store.first_number // NUMBERS_PER_ROBOT}'
+        self._end = store.first_number + NUMBERS_PER_ROBOT
+        if not read_only and not client.has_partition(KEYFRAMES, self._partition):
+            client.create_partition(KEYFRAMES, self._partition)
+        orphans = self._orphans()
+        if orphans and not read_only:
+            client.delete(KEYFRAMES, ids=orphans)
+        self.next_id = store.next_number('keyframes')
+
+    def _orphans(self) -> list[int]:
+        """Return own descriptors of no keyframe: a run ended between one and the other.
+
+        A descriptor whose keyframe is stored, but as another robot's, as older programs did when
+        places were merged, makes the store fetch that keyframe.
+        """
+        own = f'id >= {self._store.first_number} and id < {self._end}'
+        ids = {int(row['id']) for row in self._store.select(KEYFRAMES, own, ['id'])}
+        ids -= {row[0] for row in self._store.rows('SELECT id FROM keyframes')}
+        return [number for number in sorted(ids) if self._store.keyframe(number) is None]
 
     def __len__(self) -> int:
-        return self._next_id - self._store.first_number
+        return self.next_id - self._store.first_number
 
     def __contains__(self, keyframe_id: object) -> bool:
         return isinstance(keyframe_id, int) and self._store.keyframe(keyframe_id) is not None
@@ -173,13 +184,13 @@ class MilvusVectors:
 
     def publish(self, entry: Entry) -> None:
         """Let searches see the descriptor written last; its keyframe is committed."""
-        self._next_id = entry.keyframe_id + 1
+        self.next_id = entry.keyframe_id + 1
 
     def search(
         self, vector: Float32Array, k: int, exclude: Optional[Exclusion]
     ) -> list[Neighbour]:
         """Return up to k keyframes of all robots by falling similarity, ties by id."""
-        conditions = [f'(id < {self._next_id} or id >= {self._end})', *_conditions(exclude)]
+        conditions = [f'(id < {self.next_id} or id >= {self._end})', *_conditions(exclude)]
         hits = self._store.call(
             'search', KEYFRAMES, [vector], limit=k, filter=' and '.join(conditions),
             search_params={'metric_type': 'IP'},

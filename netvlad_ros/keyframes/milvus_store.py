@@ -3,14 +3,16 @@
 """The rows of a map kept in a Milvus collection, with SQLite in memory as the working copy.
 
 A transaction is written to Milvus before it is committed in memory. Each robot loads its own rows
-when it opens the map; rows of other robots are fetched when a search names their keyframes.
+when it opens the map; rows of other robots are fetched when a search names their keyframes, and
+places when a keyframe is in them. A row belongs to the robot in whose numbers its id is, whoever
+writes it; a closure belongs to the robot of its query.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 import json
 from typing import Any, Optional
 
@@ -21,7 +23,16 @@ from netvlad_ros.types import Keyframe
 
 MAX_DATA_CHARS = 65_535  # of a Milvus VARCHAR
 _LOAD_BATCH = 1000
-_LINKED = (('sessions', 'session_id'), ('cameras', 'camera_id'), ('places', 'place_id'))
+_THUMBNAIL_BATCH = 100
+NUMBERS_PER_ROBOT = 1 << 40
+# Rows that a row needs: table -> column -> table that the column names a row of.
+_LINKS = {
+    'keyframes': {
+        'session_id': 'sessions', 'camera_id': 'cameras', 'place_id': 'places',
+        'origin_place_id': 'places',
+    },
+    'places': {'merged_into': 'places'},
+}
 
 
 class MilvusStore(Store):
@@ -30,22 +41,30 @@ class MilvusStore(Store):
     :param client: a ``pymilvus.MilvusClient``.
     :param collection: of the records.
     :param first_number: where the ids of this robot begin.
+    :param properties: of the map, for a robot that reads it and never wrote to it.
     """
 
     def __init__(
         self, client: Any, collection: str, robot: str, first_number: int, name: str,
-        is_lite: bool,
+        is_lite: bool, properties: dict[str, str],
     ) -> None:
         super().__init__(connect(None, 'rwc'), None)
         self.name, self.first_number = name, first_number
+        self.is_in_memory = False
+        # Milvus keeps every descriptor in float32.
+        self._properties = {'dtype': 'float32', **properties}
         self._client, self._collection, self._robot = client, collection, robot
         self._is_lite = is_lite
+        self._robots = {first_number: robot}  # by the first number of each
+        self._is_loading = False
         schema.create(self.connection)
-        self._load(f'robot == {json.dumps(robot)} and table != "thumbnails"')
         self._watch_changes()
+        self._load(f'robot == {json.dumps(robot)} and table != "thumbnails"')
 
     def _watch_changes(self) -> None:
+        """Note what is written, except rows that come from Milvus: those are there already."""
         connection = self.connection
+        connection.create_function('is_loading', 0, lambda: self._is_loading)
         connection.execute('CREATE TEMP TABLE changed (name, key, PRIMARY KEY (name, key))')
         for table, (keys, _) in schema.TABLES.items():
             key = " || '-' || ".join(f'NEW.{column}' for column in keys)
@@ -53,7 +72,7 @@ class MilvusStore(Store):
                 change = f"INSERT OR IGNORE INTO changed VALUES ('{table}', {key})"  # noqa: S608
                 connection.execute(
                     f'CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} '
-                    f'BEGIN {change}; END'
+                    f'WHEN NOT is_loading() BEGIN {change}; END'
                 )
 
     @contextmanager
@@ -84,53 +103,96 @@ class MilvusStore(Store):
             )
         # Properties are each robot's own; all other keys are unique by the robot's numbers.
         scope = f'@{self._robot}' if table == 'meta' else ''
+        robot = self._robot if table == 'meta' else self._robot_of(int(parts[0]))
         return {
-            'key': f'{table}/{key}{scope}', 'robot': self._robot, 'table': table, 'data': data,
+            'key': f'{table}/{key}{scope}', 'robot': robot, 'table': table, 'data': data,
             'vector': [0.0, 0.0],  # Milvus wants a vector in every collection
         }
 
-    def _load(self, condition: str) -> int:
-        count = 0
-        self.connection.execute('BEGIN')
-        for record in self._select(condition):
-            values = [_from_json(value) for value in json.loads(record['data'])]
-            self.put(record['table'], *values)
-            count += 1
-        self.connection.execute('COMMIT')
-        return count
-
-    def _select(self, condition: str) -> Iterator[dict[str, Any]]:
-        fields = ['table', 'data']
-        if self._is_lite:  # it has no window of results, and no timestamps for an iterator
-            yield from self.call(
-                'query', self._collection, filter=condition, output_fields=fields
+    def _robot_of(self, number: int) -> str:
+        """Return the robot in whose numbers an id is."""
+        first = number - number % NUMBERS_PER_ROBOT
+        if first not in self._robots:
+            claims = self.call(
+                'query', self._collection, filter=f'key == "robot/{first}"', output_fields=['data']
             )
+            if not claims:
+                raise MapError(
+                    f'{self.name}: no robot has the numbers from {first}, id {number} cannot be '
+                    f'stored: the record robot/{first} was deleted'
+                )
+            self._robots[first] = str(claims[0]['data'])
+        return self._robots[first]
+
+    def _load(self, condition: str) -> None:
+        """Fetch the records that meet a condition, and the rows that those need."""
+        linked: set[tuple[str, int]] = set()
+        # Also called while a transaction is open: a closure may name what is not here yet.
+        is_inside = self.connection.in_transaction
+        with nullcontext() if is_inside else super().transaction():
+            self._is_loading = True
+            try:
+                for record in self.select(self._collection, condition, ['table', 'data']):
+                    table = record['table']
+                    values = [_from_json(value) for value in json.loads(record['data'])]
+                    self.put(table, *values)
+                    row = dict(zip(schema.columns(table), values, strict=True))
+                    linked |= {
+                        (other, row[column]) for column, other in _LINKS.get(table, {}).items()
+                        if row[column] is not None
+                    }
+            finally:
+                self._is_loading = False
+        missing = [f'{table}/{key}' for table, key in sorted(linked) if not self._has(table, key)]
+        for start in range(0, len(missing), _LOAD_BATCH):
+            self._load(f'key in {json.dumps(missing[start : start + _LOAD_BATCH])}')
+
+    def _has(self, table: str, key: int) -> bool:
+        return bool(self.rows(f'SELECT 1 FROM {table} WHERE id = ?', key))  # noqa: S608
+
+    def select(
+        self, collection: str, condition: str, fields: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield some fields of all entities that meet a condition."""
+        if self._is_lite:  # it has no window of results, and no timestamps for an iterator
+            yield from self.call('query', collection, filter=condition, output_fields=fields)
             return
         records = self.call(
-            'query_iterator', self._collection, batch_size=_LOAD_BATCH, filter=condition,
+            'query_iterator', collection, batch_size=_LOAD_BATCH, filter=condition,
             output_fields=fields,
         )
         while batch := records.next():
             yield from batch
 
-    def ensure(self, keyframe_id: int) -> None:
-        """Fetch a keyframe of another robot with its session, camera and place."""
-        if super().keyframe(keyframe_id) is not None:
-            return
-        if not self._fetch('keyframes', keyframe_id):
-            return
-        for table, column in _LINKED:
-            sql = f'SELECT {column} FROM keyframes WHERE id = ?'  # noqa: S608
-            self._fetch(table, self.rows(sql, keyframe_id)[0][0])
-        # What was fetched is not ours to write back.
-        self.connection.execute('DELETE FROM changed')
+    def meta(self) -> dict[str, str]:
+        """Return the map's own properties."""
+        return {**self._properties, **super().meta()}
 
-    def _fetch(self, table: str, key: int) -> bool:
-        return self._load(f'key == "{table}/{key}"') > 0
+    def next_number(self, table: str) -> int:
+        """Return the next id that this robot gives in a table."""
+        first = self.first_number
+        sql = f'SELECT MAX(id) FROM {table} WHERE id BETWEEN ? AND ?'  # noqa: S608
+        last = self.rows(sql, first, first + NUMBERS_PER_ROBOT - 1)[0][0]
+        return first if last is None else int(last) + 1
+
+    def scan(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a table that are here; of thumbnails, those of the keyframes here."""
+        if table != 'thumbnails':
+            yield from super().scan(table)
+            return
+        ids = self.rows('SELECT id FROM keyframes ORDER BY id')
+        keys = [f'thumbnails/{row[0]}' for row in ids]
+        for start in range(0, len(keys), _THUMBNAIL_BATCH):
+            condition = f'key in {json.dumps(keys[start : start + _THUMBNAIL_BATCH])}'
+            for record in self.select(self._collection, condition, ['data']):
+                keyframe_id, jpeg = json.loads(record['data'])
+                yield keyframe_id, _from_json(jpeg)
 
     def keyframe(self, keyframe_id: int) -> Optional[Keyframe]:
         """Return a keyframe of any robot, None if there is none of this id."""
-        self.ensure(keyframe_id)
+        if (found := super().keyframe(keyframe_id)) is not None:
+            return found
+        self._load(f'key == "keyframes/{keyframe_id}"')
         return super().keyframe(keyframe_id)
 
     def thumbnail(self, keyframe_id: int) -> Optional[bytes]:

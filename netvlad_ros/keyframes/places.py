@@ -11,8 +11,9 @@
   other members, and the less sure ones, merge nothing: they would chain a street into one place.
 - A REJECTED closure between keyframes of one place splits it if nothing else holds the two
   together: members are linked by their closures that are not REJECTED, and a member that has no
-  closure to another member is linked to the founder of the place that it was added to. The group
-  with the oldest keyframe keeps the place. Another group gets back the place that its oldest
+  closure to an older member is linked to the founder of the place that it was added to, or to the
+  oldest member that was added to it if the founder is gone. The group of the query leaves, or that
+  of the match if the query's has the oldest member. It gets back the place that its oldest
   keyframe founded and that had been merged, or else a new one.
 - The representative is the oldest member; prune never removes it while the place has others.
 """
@@ -34,6 +35,20 @@ _MOVE = (
         ':place' if name == 'place_id' else name for name in schema.columns('keyframes')
     )
     + ') WHERE id = :id'
+)
+
+# The closures of a keyframe with older ones, and with younger ones. By key: a join over the place
+# made SQLite read every closure.
+_OLDER = (
+    'SELECT match_id, status FROM closures WHERE query_id = ?1 AND match_id < ?1 UNION ALL '
+    'SELECT query_id, status FROM closures WHERE match_id = ?1 AND query_id < ?1'
+)
+_YOUNGER = _OLDER.replace('<', '>')
+
+# The place that a keyframe was added to, its founder, and where that is now.
+_ORIGIN = (
+    'SELECT k.origin_place_id, f.id, f.place_id FROM keyframes k LEFT JOIN places p '
+    'ON p.id = k.origin_place_id LEFT JOIN keyframes f ON f.id = p.founder_id WHERE k.id = ?'
 )
 
 
@@ -73,9 +88,10 @@ class Places:
         founder, representative, visits = self._store.rows(
             'SELECT founder_id, representative_id, visits FROM places WHERE id = ?', place_id
         )[0]
+        # The newest first: within a visit one of the last members is recent, of maybe thousands.
         recent = self._store.rows(
             'SELECT 1 FROM keyframes WHERE place_id = ? AND session_id = ? '
-            'AND stamp_ns BETWEEN ? AND ? LIMIT 1',
+            'AND stamp_ns BETWEEN ? AND ? ORDER BY id DESC LIMIT 1',
             place_id, session_number, stamp_ns - self._visit_gap_ns, stamp_ns,
         )
         if not recent:
@@ -85,14 +101,10 @@ class Places:
 
     def apply(self, closures: Sequence[LoopClosure]) -> None:
         """Merge and split the places of closures that were just stored, as their status says."""
-        rejected: set[int] = set()
         surest: dict[int, LoopClosure] = {}
         for closure in closures:
             query = closure.query.id
-            if closure.status is ClosureStatus.REJECTED:
-                if self._place_of(query) == self._place_of(closure.match.id):
-                    rejected.add(query)
-            elif closure.status is ClosureStatus.VERIFIED and (
+            if closure.status is ClosureStatus.VERIFIED and (
                 query not in surest or _score(closure) > _score(surest[query])
             ):
                 surest[query] = closure
@@ -101,18 +113,41 @@ class Places:
             founder = self._store.rows('SELECT founder_id FROM places WHERE id = ?', a)[0][0]
             if a != b and query == founder:
                 self._merge(max(a, b), min(a, b))
-        # One look at each place, after all merges: a split reads the closures of every member.
-        for place_id in sorted({self._place_of(member) for member in rejected}):
-            self._split(place_id)
+        for closure in closures:
+            if closure.status is ClosureStatus.REJECTED:
+                self._split(closure.query.id, closure.match.id)
 
     def members(self, place_id: int) -> list[int]:
         """Return the ids of the keyframes of a place, the oldest first."""
         sql = 'SELECT id FROM keyframes WHERE place_id = ? ORDER BY id'
         return [row[0] for row in self._store.rows(sql, self.resolve(place_id))]
 
+    def restore_lost(self) -> None:
+        """Make places anew whose rows are lost, from the keyframes that name them."""
+        founded = self._store.rows(
+            'SELECT origin_place_id, MIN(id), place_id FROM keyframes '
+            'WHERE origin_place_id NOT IN (SELECT id FROM places) GROUP BY origin_place_id'
+        )
+        lived_in = self._store.rows(
+            'SELECT place_id, MIN(id) FROM keyframes '
+            'WHERE place_id NOT IN (SELECT id FROM places) GROUP BY place_id'
+        )
+        # Without members a place was merged into the one where its founder is now.
+        lost = {place_id: (founder, into) for place_id, founder, into in founded}
+        for place_id, first in lived_in:
+            lost[place_id] = lost.get(place_id, (first,))[0], None
+        for place_id, (founder, into) in lost.items():
+            self._store.put('places', place_id, founder, founder, 1, into)
+            self._refresh(place_id, into)
+
     def _place_of(self, keyframe_id: int) -> int:
         rows = self._store.rows('SELECT place_id FROM keyframes WHERE id = ?', keyframe_id)
         return int(rows[0][0])
+
+    def _is_in(self, keyframe_id: int, place_id: int) -> bool:
+        """Say whether a place has a keyframe, which may be lost or another robot's."""
+        sql = 'SELECT 1 FROM keyframes WHERE id = ? AND place_id = ?'
+        return bool(self._store.rows(sql, keyframe_id, place_id))
 
     def _merge(self, younger: int, older: int) -> None:
         for member in self.members(younger):
@@ -120,15 +155,24 @@ class Places:
         self._refresh(younger, merged_into=older)
         self._refresh(older)
 
-    def _split(self, place_id: int) -> None:
-        groups = self._groups(place_id)
-        for group in groups[1:]:
-            target = self._place_of_group(group, place_id)
-            for member in group:
-                self._store.connection.execute(_MOVE, {'place': target, 'id': member})
-            self._refresh(target)
-        if len(groups) > 1:
-            self._refresh(place_id)
+    def _split(self, query: int, match: int) -> None:
+        """Part two members of a place, each with its group, if nothing holds them together."""
+        place_id = self._place_of(query)
+        if self._place_of(match) != place_id:
+            return
+        if self._end(query, place_id) == self._end(match, place_id):
+            return  # most often; the rest looks at every member
+        anchors = self._anchors(place_id)
+        group = self._group(query, anchors)
+        if match in group:
+            return
+        if min(anchors) in group:
+            group = self._group(match, anchors)
+        target = self._place_of_group(group, place_id)
+        for member in group:
+            self._store.connection.execute(_MOVE, {'place': target, 'id': member})
+        self._refresh(target)
+        self._refresh(place_id)
 
     def _place_of_group(self, group: list[int], place_id: int) -> int:
         rows = self._store.rows(
@@ -140,42 +184,65 @@ class Places:
         self._store.put('places', new, group[0], group[0], 1, None)
         return new
 
-    def _groups(self, place_id: int) -> list[list[int]]:
-        """Return the members that hold together, the group with the oldest first."""
-        members = self.members(place_id)
-        parent = {member: member for member in members}
+    def _end(self, member: int, place_id: int) -> tuple[str, int]:
+        """Return where the links of a member to ever older members lead; equal ends are linked."""
+        while True:
+            older = [
+                (other, status) for other, status in self._store.rows(_OLDER, member)
+                if self._is_in(other, place_id)
+            ]
+            if not older:
+                origin, founder, founder_place = self._store.rows(_ORIGIN, member)[0]
+                if founder_place != place_id or founder >= member:
+                    return 'place', origin
+                member = founder
+                continue
+            linked = [other for other, status in older if status != ClosureStatus.REJECTED]
+            if not linked:
+                return 'keyframe', member
+            member = min(linked)
 
-        def root(member: int) -> int:
-            while parent[member] != member:
-                member = parent[member]
-            return member
+    def _anchors(self, place_id: int) -> dict[int, int]:
+        """Return by member the member that it is linked to without closures, maybe itself."""
+        rows = self._store.rows(
+            'SELECT k.id, k.origin_place_id, p.founder_id FROM keyframes k '
+            'LEFT JOIN places p ON p.id = k.origin_place_id WHERE k.place_id = ? ORDER BY k.id',
+            place_id,
+        )
+        members = {row[0] for row in rows}
+        oldest: dict[int, int] = {}
+        return {
+            member: founder if founder in members else oldest.setdefault(origin, member)
+            for member, origin, founder in rows
+        }
 
-        def link(a: int, b: int) -> None:
-            low, high = sorted((root(a), root(b)))
-            parent[high] = low
+    def _group(self, start: int, anchors: dict[int, int]) -> list[int]:
+        """Return the members that hold together with one of them, the oldest first."""
+        hanging: dict[int, list[int]] = {}
+        for member, anchor in anchors.items():
+            hanging.setdefault(anchor, []).append(member)
 
-        closed = set()
-        for query in members:
-            # By key and member by member: a join over the place made SQLite read every closure.
-            for match, status in self._store.rows(
-                'SELECT match_id, status FROM closures WHERE query_id = ?', query
-            ):
-                if match not in parent:
-                    continue
-                # Only the later keyframe joined because of the closure; the match was there.
-                closed.add(max(query, match))
-                if status != ClosureStatus.REJECTED:
-                    link(query, match)
-        for member, founder in self._store.rows(
-            'SELECT k.id, p.founder_id FROM keyframes k JOIN places p ON p.id = k.origin_place_id '
-            'WHERE k.place_id = ?', place_id,
-        ):
-            if member not in closed and founder in parent:
-                link(member, founder)
-        groups: dict[int, list[int]] = {}
-        for member in members:
-            groups.setdefault(root(member), []).append(member)
-        return [groups[first] for first in sorted(groups)]
+        def partners(sql: str, member: int) -> list[tuple[int, int]]:
+            return [row for row in self._store.rows(sql, member) if row[0] in anchors]
+
+        group, waiting = {start}, [start]
+        while waiting:
+            member = waiting.pop()
+            older = partners(_OLDER, member)
+            linked = {
+                other for other, status in older + partners(_YOUNGER, member)
+                if status != ClosureStatus.REJECTED
+            }
+            # Only the later keyframe joined because of a closure; the other was there.
+            if not older:
+                linked.add(anchors[member])
+            linked.update(
+                other for other in hanging.get(member, ())
+                if other not in group and not partners(_OLDER, other)
+            )
+            waiting += linked - group
+            group |= linked
+        return sorted(group)
 
     def _refresh(self, place_id: int, merged_into: Optional[int] = None) -> None:
         founder = self._store.rows('SELECT founder_id FROM places WHERE id = ?', place_id)[0][0]

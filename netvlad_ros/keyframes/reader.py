@@ -24,12 +24,16 @@ Row = dict[str, Any]
 class MapReader:
     """A map opened for reading its rows; a context manager.
 
+    It shows the map as it was when it was opened, also while another process adds keyframes.
+
     :raises MapError: the folder has no map, or its database cannot be opened at all.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = open_for_reading(folder)
+        # Never ended: reads one by one would see a growing map, with fewer ids than descriptors.
+        self.store.connection.execute('BEGIN')
         try:
             self.meta = self.store.meta()
             self.model_id, self.dim = self.meta['model_id'], int(self.meta['dim'])
@@ -54,10 +58,8 @@ class MapReader:
     def rows(self, table: str) -> Iterator[Row]:
         """Yield the rows of a table by key, as many as can be read."""
         names = schema.columns(table)
-        keys = ', '.join(schema.TABLES[table][0])
-        sql = f'SELECT {", ".join(names)} FROM {table} ORDER BY {keys}'  # noqa: S608
         try:
-            for row in self.store.connection.execute(sql):
+            for row in self.store.scan(table):
                 yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise MapError(f'{self.folder}: table {table} is damaged ({error})') from error

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 import json
 import math
+import os
 from pathlib import Path
 import sqlite3
 from typing import Any, Optional
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
+from netvlad_ros.keyframes.block_file import explain_sync
 from netvlad_ros.keyframes.records import Entry, Session
 from netvlad_ros.types import (
     Camera,
@@ -35,12 +37,22 @@ _KEYFRAME = (
 )
 _CHUNK = 50_000
 _MEMORY = ':memory:'
-NUMBERS_PER_WRITER = 1 << 40  # of robots that share a Milvus; a map in a folder has one writer
 
 
 def utc_now() -> str:
     """Return the wall clock as ISO 8601 UTC; for provenance only, never for data."""
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` replaced by the home folder; no shell does it on a launch line.
+
+    :raises MapError: there is no user of that name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise MapError(f"{path}: there is no such user, write the path without '~'") from error
 
 
 def connect(path: Optional[Path], mode: str) -> sqlite3.Connection:
@@ -62,7 +74,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Optional[Path]) -> None:
         self.connection, self.path = connection, path
-        self.first_number = 0  # where the ids of this writer begin
+        self.is_in_memory = path is None
         self.name = 'map in memory' if path is None else str(path.parent)
         self._inserts = {table: _insert(table) for table in schema.TABLES}
 
@@ -84,11 +96,26 @@ class Store:
         except sqlite3.Error as error:
             raise MapError(explain(error, self.name)) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let the block read one state of the map, whatever another process stores meanwhile.
+
+        Inside a snapshot or a transaction it does nothing.
+        """
+        if self.connection.in_transaction:
+            yield
+            return
+        self.connection.execute('BEGIN')
+        try:
+            yield
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute('ROLLBACK')
+
     def next_number(self, table: str) -> int:
         """Return the next id that this writer gives in a table."""
-        sql = f'SELECT MAX(id) FROM {table} WHERE id BETWEEN ? AND ?'  # noqa: S608
-        last = self.rows(sql, self.first_number, self.first_number + NUMBERS_PER_WRITER - 1)[0][0]
-        return self.first_number if last is None else int(last) + 1
+        last = self.rows(f'SELECT MAX(id) FROM {table}')[0][0]  # noqa: S608
+        return 0 if last is None else int(last) + 1
 
     def put(self, table: str, *values: object) -> None:
         """Insert or replace a row; values in the order of ``schema.columns``."""
@@ -103,6 +130,15 @@ class Store:
             return self.connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise MapError(explain(error, self.name)) from error
+
+    def scan(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows of a table by key, values in the order of ``schema.columns``.
+
+        :raises sqlite3.Error: the table is damaged; rows before the damage were yielded.
+        """
+        keys = ', '.join(schema.TABLES[table][0])
+        names = ', '.join(schema.columns(table))
+        yield from self.connection.execute(f'SELECT {names} FROM {table} ORDER BY {keys}')  # noqa: S608
 
     def meta(self) -> dict[str, str]:
         """Return the map's own properties."""
@@ -173,10 +209,10 @@ class Store:
         except sqlite3.Error as error:
             raise MapError(explain(error, self.name)) from error
 
-    def last_checksums(self, count: int) -> list[int]:
-        """Return the checksums of the descriptors of the last keyframes, by rising id."""
-        sql = 'SELECT descriptor_crc FROM keyframes ORDER BY id DESC LIMIT ?'
-        return [row[0] for row in reversed(self.rows(sql, count))]
+    def checksums(self, first_id: int, last_id: int) -> list[int]:
+        """Return the checksums of the descriptors of keyframes, both included, by rising id."""
+        sql = 'SELECT descriptor_crc FROM keyframes WHERE id BETWEEN ? AND ? ORDER BY id'
+        return [row[0] for row in self.rows(sql, first_id, last_id)]
 
     def entries(self, after_id: int) -> list[Entry]:
         """Return what an exclusion asks of the keyframes after an id."""
@@ -195,6 +231,27 @@ class Store:
                 connection.execute('PRAGMA wal_checkpoint(PASSIVE)')
             finally:
                 connection.close()
+
+    def sync(self) -> None:
+        """Wait until every committed row would survive a power cut.
+
+        A row is in the log until it is in the synced database. A checkpoint would not do: it
+        stops, without a sync, at the state that the oldest reader sees.
+
+        :raises MapError: the disk does not take it.
+        """
+        if self.path is None:
+            return
+        try:
+            fd = os.open(self.path.with_name(f'{self.path.name}-wal'), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return  # a file system without shared memory: SQLite keeps no log, commits are synced
+        except OSError as error:
+            raise MapError(explain_sync(error, self.path.parent)) from error
 
     def thumbnail(self, keyframe_id: int) -> Optional[bytes]:
         """Return the JPEG of a keyframe, None if it has none."""

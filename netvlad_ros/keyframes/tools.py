@@ -8,14 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Protocol
+import uuid
 
 import numpy as np
 
+from netvlad_ros.config import MapConfig
 from netvlad_ros.errors import MapError
+from netvlad_ros.keyframes.damaged import DamagedReader
+from netvlad_ros.keyframes.places import Places
 from netvlad_ros.keyframes.reader import MapReader, Row
+from netvlad_ros.keyframes.records import Session
+from netvlad_ros.keyframes.store import Store
 from netvlad_ros.keyframes.verify import VerifyReport
 from netvlad_ros.keyframes.writer import MapWriter, Selector
-from netvlad_ros.types import Float32Array, UInt8Array
+from netvlad_ros.types import Camera, Float32Array, UInt8Array
 
 _DESCRIBE_BATCH = 16
 
@@ -34,30 +40,45 @@ class CopyReport:
 
 
 def salvage(folder: Path, target: Path, report: VerifyReport) -> CopyReport:
-    """Copy all records that ``verify`` found sound; ids stay as they are.
+    """Copy all that is sound; ids stay as they are.
 
-    A keyframe is sound if its row and its descriptor are; a damaged thumbnail or closure is left
-    out alone.
+    A keyframe is sound if its row and its descriptor are. A damaged thumbnail or closure is left
+    out alone. A lost session gets a new UUID, a lost camera has no calibration, and a lost place
+    is made anew from its keyframes.
+
+    :param report: of ``verify`` on the same folder.
+    :raises MapError: the target exists already, or the database cannot be opened at all.
     """
-    damaged = {(fault.table, fault.key) for fault in report.faults}
     lost = report.lost_keyframes
-
-    def keep(table: str, row: Row) -> bool:
-        if table == 'keyframes':
-            return row['id'] not in lost
-        if table == 'closures':
-            return (table, f'{row["query_id"]}-{row["match_id"]}') not in damaged
-        if table == 'thumbnails':
-            return (table, str(row['keyframe_id'])) not in damaged
-        return True
-
     with (
-        MapReader(folder) as reader,
+        DamagedReader(folder) as reader,
         MapWriter(target, reader.model_id, reader.dim, reader.dtype) as writer,
     ):
-        writer.copy(reader, Selector(keep, is_complete=False))
+
+        def descriptor(row: Row) -> Optional[Float32Array]:
+            return None if row['id'] in lost else reader.descriptor(row['id'])
+
+        writer.copy(reader, Selector(descriptor=descriptor))
+        with writer.store.transaction():
+            _restore_lost(writer.store, reader.model_id)
         writer.note('salvage', {'from': folder.name, 'faults': len(report.faults)})
-        return CopyReport(reader.count('keyframes'), writer.keyframes)
+        return CopyReport(report.records['keyframes'], writer.keyframes)
+
+
+def _restore_lost(store: Store, model_id: str) -> None:
+    """Make rows anew that keyframes name and that are lost."""
+    for (number,) in store.rows(
+        'SELECT session_id FROM keyframes UNION SELECT session_id FROM cameras '
+        'EXCEPT SELECT id FROM sessions'
+    ):
+        session = Session(str(uuid.uuid4()), f'salvaged session {number}', model_id, created='')
+        store.put_session(number, session)
+    for number, session_number in store.rows(
+        'SELECT camera_id, session_id FROM keyframes '
+        'WHERE camera_id NOT IN (SELECT id FROM cameras) GROUP BY camera_id'
+    ):
+        store.put_camera(number, session_number, Camera())
+    Places(store, int(MapConfig().visit_gap_s * 1e9)).restore_lost()
 
 
 def merge(folders: Sequence[Path], target: Path) -> CopyReport:

@@ -36,6 +36,10 @@ class Vectors(Protocol):
 
     def __contains__(self, keyframe_id: object) -> bool: ...
 
+    @property
+    def next_id(self) -> int:
+        """Return the id of the next keyframe."""
+
     def write(self, entry: Entry, vector: Float32Array) -> int:
         """Store a descriptor that no search sees yet; returns its checksum."""
 
@@ -76,7 +80,7 @@ class LocalVectors:
     """Blocks of descriptors, columns of what an exclusion asks for, and a faiss index over both.
 
     :param folder: of the map; None keeps everything in memory.
-    :param store: says which keyframes the map has.
+    :param store: says which keyframes the map has; in a snapshot, if another process may write.
     :raises MapError: block files are missing, cut or of a newer version.
     """
 
@@ -95,7 +99,7 @@ class LocalVectors:
             folder, int(meta['dim']), meta['dtype'], count, 'read' if read_only else 'append',
             int(meta['rows_per_block']),
         )
-        self._hide_damaged(store.last_checksums(TAIL_ROWS))
+        self._hide_damaged(store)
         threads = config.threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(
             threads, 'map-search', initializer=_keep_apart, initargs=(itertools.count(), threads)
@@ -112,7 +116,13 @@ class LocalVectors:
     def __contains__(self, keyframe_id: object) -> bool:
         return isinstance(keyframe_id, int) and self._columns.row(keyframe_id) is not None
 
-    def _hide_damaged(self, checksums: Sequence[int]) -> None:
+    @property
+    def next_id(self) -> int:
+        """Return the id of the next keyframe."""
+        count = self._columns.count
+        return int(self._columns.ids[count - 1]) + 1 if count else 0
+
+    def _hide_damaged(self, store: Store) -> None:
         """Leave keyframes without a sound descriptor out of the search, and say so.
 
         Only the last rows are read: a power cut under ``durability: normal`` can lose what was
@@ -121,6 +131,7 @@ class LocalVectors:
         count = self._columns.count
         first = max(0, count - TAIL_ROWS)
         ids = self._columns.ids[first:count].tolist()
+        checksums = store.checksums(ids[0], ids[-1]) if ids else []
         bad = self._blocks.damaged_rows(first, ids, checksums)
         self.damaged = self._columns.ids[bad].tolist()
         self._columns.hide(bad)

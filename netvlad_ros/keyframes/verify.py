@@ -6,29 +6,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 import sqlite3
 
-from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
 from netvlad_ros.keyframes.blocks import block_file
+from netvlad_ros.keyframes.damaged import DamagedReader, Key
 from netvlad_ros.keyframes.reader import MapReader
 
-# Column that names a row of another table: (table, column, other table).
-_REFERENCES = (
-    ('cameras', 'session_id', 'sessions'),
-    ('keyframes', 'session_id', 'sessions'),
-    ('keyframes', 'camera_id', 'cameras'),
-    ('keyframes', 'place_id', 'places'),
-    ('thumbnails', 'keyframe_id', 'keyframes'),
-    ('closures', 'query_id', 'keyframes'),
-    ('closures', 'match_id', 'keyframes'),
-)
+# Table -> column -> table that the column names a row of.
+_REFERENCES = {
+    'cameras': {'session_id': 'sessions'},
+    'keyframes': {'session_id': 'sessions', 'camera_id': 'cameras', 'place_id': 'places'},
+    'thumbnails': {'keyframe_id': 'keyframes'},
+    'closures': {'query_id': 'keyframes', 'match_id': 'keyframes'},
+}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One damaged record.
+    """One damaged or missing record.
 
     :param table: 'keyframes', 'thumbnails', 'descriptors' and so on, or 'file'.
     :param key: of the record in its table; the file's name for 'file'.
@@ -61,21 +59,32 @@ def verify(folder: Path) -> VerifyReport:
 
     :raises MapError: there is no map, or its database cannot be opened at all.
     """
-    with MapReader(folder) as reader:
+    with DamagedReader(folder) as reader:
         faults = list(_database_faults(reader))
-        records = {}
+        known: dict[str, set[Key]] = {}  # keys by table, also of damaged rows
+        missing: dict[tuple[str, Key], Fault] = {}
+        checksums: dict[int, int] = {}  # of the descriptors, by keyframe id
         for table in schema.TABLES:
-            try:
-                records[table] = reader.count(table)
-            except MapError:
-                records[table] = 0
-            faults += _row_faults(reader, table)
-        try:
-            faults += _reference_faults(reader)
-            faults += _descriptor_faults(reader)
-        except (MapError, sqlite3.Error) as error:
-            faults.append(Fault('file', 'map.sqlite', str(error)))
-    return VerifyReport(records, tuple(dict.fromkeys(faults)))
+            known[table] = set()
+            for key, found in reader.records(table):
+                known[table].add(key)
+                if isinstance(found, str):
+                    faults.append(Fault(table, _name(key), found))
+                    continue
+                # Tables come after those that they name.
+                for column, other in _REFERENCES.get(table, {}).items():
+                    if (named := (found[column],)) not in known[other]:
+                        problem = f'missing, {table} {_name(key)} names it'
+                        missing.setdefault((other, named), Fault(other, _name(named), problem))
+                if table == 'keyframes':
+                    checksums[found['id']] = found['descriptor_crc']
+        faults += _descriptor_faults(reader, checksums)
+        records = {table: len(keys) for table, keys in known.items()}
+    return VerifyReport(records, (*faults, *missing.values()))
+
+
+def _name(key: Key) -> str:
+    return '-'.join(map(str, key))
 
 
 def _database_faults(reader: MapReader) -> Iterator[Fault]:
@@ -87,67 +96,27 @@ def _database_faults(reader: MapReader) -> Iterator[Fault]:
         yield Fault('file', 'map.sqlite', str(error))
 
 
-def _row_faults(reader: MapReader, table: str) -> list[Fault]:
-    keys, _ = schema.TABLES[table]
-    columns = ', '.join(schema.columns(table))
-    sql = (
-        f'SELECT {", ".join(keys)} FROM {table} '  # noqa: S608
-        f'WHERE crc IS NOT row_crc({columns})'
-    )
-    try:
-        found = reader.store.connection.execute(sql).fetchall()
-    except sqlite3.Error as error:
-        return [Fault('file', f'table {table}', str(error)), *_unreadable_rows(reader, table)]
-    return [Fault(table, '-'.join(map(str, row)), 'checksum differs') for row in found]
-
-
-def _unreadable_rows(reader: MapReader, table: str) -> list[Fault]:
-    """Read a damaged table row by row, so that each lost row is named."""
-    keys, _ = schema.TABLES[table]
-    if keys not in {('id',), ('keyframe_id',)}:
-        return []
-    connection, columns = reader.store.connection, ', '.join(schema.columns(table))
-    try:
-        last = connection.execute(f'SELECT MAX({keys[0]}) FROM {table}').fetchone()[0]  # noqa: S608
-    except sqlite3.Error:
-        return []
-    faults = []
-    for key in range((last or 0) + 1):
-        sql = f'SELECT crc IS row_crc({columns}) FROM {table} WHERE {keys[0]} = ?'  # noqa: S608
-        try:
-            row = connection.execute(sql, (key,)).fetchone()
-            if row is not None and not row[0]:
-                faults.append(Fault(table, str(key), 'checksum differs'))
-        except sqlite3.Error as error:
-            faults.append(Fault(table, str(key), f'cannot be read ({error})'))
-    return faults
-
-
-def _reference_faults(reader: MapReader) -> Iterator[Fault]:
-    for table, column, other in _REFERENCES:
-        key = schema.TABLES[table][0][0]
-        other_key = schema.TABLES[other][0][0]
-        sql = (
-            f'SELECT {key}, {column} FROM {table} '  # noqa: S608
-            f'WHERE {column} NOT IN (SELECT {other_key} FROM {other})'
-        )
-        for row in reader.store.rows(sql):
-            yield Fault(table, str(row[0]), f'{column} {row[1]} is not in {other}')
-
-
-def _descriptor_faults(reader: MapReader) -> Iterator[Fault]:
-    rows = reader.store.rows('SELECT id, descriptor_crc FROM keyframes ORDER BY id')
-    size = reader.rows_per_block
-    for number in range(-(-len(rows) // size)):
-        part = rows[number * size : (number + 1) * size]
+def _descriptor_faults(reader: DamagedReader, checksums: dict[int, int]) -> Iterator[Fault]:
+    rows, size = reader.descriptor_rows, reader.rows_per_block
+    ids_of_blocks: dict[int, dict[int, int]] = {}  # block -> row in it -> keyframe id
+    for keyframe_id in checksums:
+        if keyframe_id in rows:
+            number, row = divmod(rows[keyframe_id], size)
+            ids_of_blocks.setdefault(number, {})[row] = keyframe_id
+        else:
+            yield Fault('descriptors', str(keyframe_id), 'in no block file')
+    # Of a lost file nothing says what it had, but the keyframes fill the files without a gap.
+    least = -(-len(checksums) // size)
+    for number in range(max(least, *(block + 1 for block in ids_of_blocks), 0)):
         file = block_file(reader.folder, number, reader.dim, reader.dtype, size)
         name = file.path.name
         if header := file.check_header():
             yield Fault('file', name, header)
-        if not file.path.is_file():
-            for keyframe_id, _ in part:
-                yield Fault('descriptors', str(keyframe_id), f'{name} is missing')
-            continue
-        ids, checksums = [row[0] for row in part], [row[1] for row in part]
-        for row in file.damaged_rows(0, ids, checksums):
-            yield Fault('descriptors', str(ids[row]), f'checksum differs in {name}, row {row}')
+        ids = ids_of_blocks.get(number, {})
+        # Rows without a gap are read in one go; there is one where a keyframe is lost.
+        for _, run in groupby(enumerate(sorted(ids)), lambda item: item[1] - item[0]):
+            rows_of_run = [row for _, row in run]
+            ids_of_run = [ids[row] for row in rows_of_run]
+            expected_crcs = [checksums[keyframe_id] for keyframe_id in ids_of_run]
+            for row in file.damaged_rows(rows_of_run[0], ids_of_run, expected_crcs):
+                yield Fault('descriptors', str(ids[row]), f'checksum differs in {name}, row {row}')

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A made-up dataset in the Pittsburgh layout: places in many towns, seen at different times.
 
-Each place has a database panorama (views all around, in one light) and queries from near by, in
-other light, each with its own heading, pitch and roll. Positions carry the error of a GPS.
+Each place has a database panorama (views all around, in one light). Queries are taken anywhere
+along the street, in other light, each with its own heading, pitch and roll. Positions carry the
+error of a GPS.
 The splits share no town. Files::
 
     FOLDER/train.mat val.mat test.mat                    dbStruct, image names relative to FOLDER
@@ -130,19 +131,21 @@ def make_place_street(rng: np.random.Generator, typical_m: float) -> Street:
     return Street(street.centre_xy, street.half_width_m * float(rng.uniform(0.75, 1.05)))
 
 
-def place_positions(street: Street, rng: np.random.Generator) -> FloatArray:
-    """Return (N, 2) metres: places along the street, on either side of its centre line."""
-    corners, normals = street.centre_xy, left_normals(street.centre_xy)
-    sides = np.linalg.norm(edges(corners), axis=1)
-    marks = np.concatenate([[0.0], np.cumsum(sides)])
-    at = np.arange(rng.uniform(0, PLACE_SPACING_M), marks[-1] - 1.0, PLACE_SPACING_M)
-    out = []
-    for s in at:
-        i = min(int(np.searchsorted(marks, s, side='right')) - 1, len(corners) - 1)
-        along = edges(corners)[i] / sides[i]
-        out.append(corners[i] + (s - marks[i]) * along
-                   + normals[i] * rng.uniform(-0.3, 0.3) * street.half_width_m)
-    return np.array(out)
+def place_marks(street: Street, rng: np.random.Generator) -> FloatArray:
+    """Return (N,) metres along the street's centre line at which its places lie."""
+    first_m = rng.uniform(0, PLACE_SPACING_M)
+    return np.arange(first_m, street.length_m - 1.0, PLACE_SPACING_M)
+
+
+def street_point(street: Street, mark_m: float, rng: np.random.Generator) -> FloatArray:
+    """Return (2,) metres: a point at a mark of the street, on either side of its centre line."""
+    corners, along = street.centre_xy, edges(street.centre_xy)
+    sides = np.linalg.norm(along, axis=1)
+    starts = np.concatenate([[0.0], np.cumsum(sides)])
+    mark_m = mark_m % street.length_m
+    i = min(int(np.searchsorted(starts, mark_m, side='right')) - 1, len(corners) - 1)
+    across = left_normals(corners)[i] * rng.uniform(-0.3, 0.3) * street.half_width_m
+    return np.asarray(corners[i] + (mark_m - starts[i]) * along[i] / sides[i] + across)
 
 
 class _Town:
@@ -153,14 +156,15 @@ class _Town:
         self.seed = town_seed(config.seed, split, town)
         self._rng = np.random.default_rng((self.seed, 808))
         self.street = make_place_street(np.random.default_rng((self.seed, 1)), config.town_m)
-        self.positions = place_positions(self.street, self._rng)
+        self.marks_m = place_marks(self.street, self._rng)
+        self._places = [street_point(self.street, mark_m, self._rng) for mark_m in self.marks_m]
         column, row = town % 100, town // 100 + 100 * SPLITS.index(split)
         self._origin = np.array(UTM_ORIGIN_M) + TOWN_SPACING_M * np.array([column, row])
 
     def views(self, visit: int, count: int) -> list[View]:
         """Return the views of one visit to the first ``count`` places; visit 0 is the database."""
         views: list[View] = []
-        for k, xy in enumerate(self.positions[:count]):
+        for k, xy in enumerate(self._places[:count]):
             if visit == 0:
                 noted = self._noted(xy)
                 start = self._rng.uniform(0, 360)
@@ -170,7 +174,8 @@ class _Town:
                     for i in range(self._config.headings)
                 ]
                 continue
-            near = xy + self._rng.uniform(-1.2, 1.2, 2)
+            aside_m = self._rng.uniform(-0.5, 0.5) * PLACE_SPACING_M
+            near = street_point(self.street, self.marks_m[k] + aside_m, self._rng)
             pitch, roll = self._rng.uniform(-2, 14), self._rng.normal(0, 1.5)
             heading = float(self._rng.uniform(0, 360))
             views.append(View('queries', self._first + k, visit - 1, near, self._noted(near),
@@ -283,7 +288,7 @@ def _split_views(
     done, number = 0, 0
     while done < places:
         town = _Town(config, split, number, done)
-        count = min(len(town.positions), places - done)
+        count = min(len(town.marks_m), places - done)
         yield from _take(town, count, config)
         done, number = done + count, number + 1
     towns[split] = number

@@ -70,6 +70,8 @@ def read_bag(
     validate(config, 'bag.')
     if split not in ('train', 'val', 'all'):
         raise InputError(f'split of a recording is {split!r}, allowed: train, val, all')
+    if path.name in ('', '..'):  # '.': the folder has a name all the same
+        path = path.resolve()
     root = root or path.with_name(f'{path.stem}_images')
     source = open_source(path)
     track = source.ground_truth.poses

@@ -16,9 +16,13 @@ from safetensors.torch import save_file
 import torch
 from torch import Tensor, nn
 
-from netvlad_ros.errors import ModelError
+from netvlad_ros.errors import ConfigError, ModelError
 
 FORMAT_VERSION = 1
+
+# What makes two runs one, of a run's provenance; the length of a run may be raised.
+_SAME_RUN = ('recipe', 'data_hash', 'train_layers', 'config')
+_MAY_RISE = ('config.epochs', 'config.steps')
 
 
 def commit_of_code() -> str:
@@ -67,13 +71,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Put a checkpoint into the network and the optimiser and return its state.
 
+    :param provenance: JSON values of the run that continues. Recipe, data, trained layers and
+        settings, as far as they are in it, must be those of the checkpoint.
+    :raises ConfigError: the checkpoint is of another run.
     :raises ModelError: the file is damaged or belongs to another network.
     """
     tensors, state = _read(path)
+    _check_same_run(path, state, provenance)
     _load_network(path, network, tensors)
     _load_optimiser(optimiser, tensors)
     return state
@@ -87,6 +98,32 @@ def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
     tensors, state = _read(path)
     _load_network(path, network, tensors)
     return state
+
+
+def _check_same_run(path: Path, state: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    wanted = {name: provenance[name] for name in _SAME_RUN if name in provenance}
+    # The state went through JSON, which knows no tuples.
+    now = _flat(json.loads(json.dumps(wanted)))
+    stored = _flat({name: state.get(name) for name in wanted})
+    for name in [*now, *(name for name in stored if name not in now)]:
+        old, new = stored.get(name), now.get(name)
+        if old == new:
+            continue
+        if name in _MAY_RISE and isinstance(old, int) and isinstance(new, int) and old < new:
+            continue
+        raise ConfigError(
+            f'{str(path)!r} is a run with {name} {old!r}, now it is {new!r}: continue it as it '
+            'was, or give another folder'
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return nested values by dotted names, in their order."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f'{prefix}{name}.') if nested else {f'{prefix}{name}': value}
+    return flat
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

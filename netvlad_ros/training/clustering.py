@@ -15,7 +15,7 @@ from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.unit_length import unit
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.frozen import device_of, fast_forward, is_convolutional
-from netvlad_ros.training.images import ImageSource, Progress, no_progress
+from netvlad_ros.training.images import ImageSource, Progress, by_size, no_progress
 from netvlad_ros.types import Float32Array
 
 _BATCH = 16
@@ -58,10 +58,10 @@ def sample_local_features(
     parts: list[Float32Array] = []
     starts = range(0, len(chosen), batch)
     for start in progress(starts, total=len(starts), unit='batch', description='features'):
-        pixels = torch.from_numpy(images.batch(chosen[start : start + batch])).to(device)
-        local = unit(forward(pixels).flatten(2), dim=1)
-        for one in local.transpose(1, 2).cpu().numpy():  # (L, D)
-            parts.append(one[rng.permutation(len(one))[: config.per_image]])
+        for _, pixels in by_size(images.batch(chosen[start : start + batch])):
+            local = unit(forward(torch.from_numpy(pixels).to(device)).flatten(2), dim=1)
+            for one in local.transpose(1, 2).cpu().numpy():  # (L, D)
+                parts.append(one[rng.permutation(len(one))[: config.per_image]])
     samples = np.concatenate(parts).astype(np.float32)
     return samples[: config.descriptors]
 

@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import distributed, nn
 
 from netvlad_ros.training.places import IntArray
+
+# The others wait while the first one decodes images or runs the frozen layers: hours.
+_LONGEST_WAIT = timedelta(days=2)
 
 
 class Workers:
@@ -30,7 +35,16 @@ class Workers:
             return cls()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
-        distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
+        distributed.init_process_group(
+            'nccl' if torch.cuda.is_available() else 'gloo', timeout=_LONGEST_WAIT
+        )
+        return cls.joined()
+
+    @classmethod
+    def joined(cls) -> Workers:
+        """Return the processes that ``from_environment`` joined, this one alone if it did not."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -46,6 +60,12 @@ class Workers:
         """Wait for all processes."""
         if self.count > 1:
             distributed.barrier()
+
+    def make_once(self, file: Path, make: Callable[[], None]) -> None:
+        """Let the first process make a file that is not there, and the others wait for it."""
+        if self.is_first and not file.is_file():
+            make()
+        self.barrier()
 
     def sum(self, value: float) -> float:
         """Return the sum of a number over all processes."""

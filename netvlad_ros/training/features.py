@@ -15,8 +15,9 @@ from torch import nn
 
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.errors import InputError
+from netvlad_ros.training.array_file import new_array_file
 from netvlad_ros.training.frozen import Forward, device_of, fast_forward, is_convolutional
-from netvlad_ros.training.images import ImageSource, Progress, no_progress
+from netvlad_ros.training.images import ImageSource, Progress, by_size, no_progress
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.types import Float32Array
 
@@ -65,11 +66,11 @@ def describe_rows(
 ) -> None:
     """Compute the descriptors of some images into the rows of ``out`` with their indices.
 
-    While one batch is computed the next one is decoded.
+    While one batch is computed the next one is decoded. Images of one size are computed together.
 
     :param packed: write to the first rows of ``out`` instead, in the order of ``indices``.
     :param forward: of ``forward_for``, where several calls share it.
-    :raises InputError: a descriptor is not finite.
+    :raises InputError: a descriptor is not finite or has another length than the rows.
     """
     if not len(indices):
         return
@@ -82,15 +83,21 @@ def describe_rows(
         waiting = ahead.submit(images.batch, parts[0])
         numbers = range(len(parts))
         for number in progress(numbers, len(parts), unit='batch', description=description):
-            pixels = torch.from_numpy(waiting.result()).to(device)
+            batch = waiting.result()
             if number + 1 < len(parts):
                 waiting = ahead.submit(images.batch, parts[number + 1])
-            computed = forward(pixels).float().cpu().numpy()
-            if not np.isfinite(computed).all():
-                raise InputError('descriptors are not finite: the weights are damaged')
-            rows = np.arange(start, start + len(computed)) if packed else parts[number]
-            out[rows] = computed
-            start += len(computed)
+            rows = np.arange(start, start + len(batch)) if packed else parts[number]
+            for places, pixels in by_size(batch):
+                computed = forward(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+                if not np.isfinite(computed).all():
+                    raise InputError('descriptors are not finite: the weights are damaged')
+                if computed.shape[1] != out.shape[1]:
+                    raise InputError(
+                        f'images of shape {pixels.shape[1:]} give {computed.shape[1]} values, '
+                        f'expected {out.shape[1]}: this model needs its own input size'
+                    )
+                out[rows[places]] = computed
+            start += len(batch)
 
 
 def feature_map(path: Path, count: int, dim: int) -> np.memmap[Any, np.dtype[np.float16]]:
@@ -98,8 +105,4 @@ def feature_map(path: Path, count: int, dim: int) -> np.memmap[Any, np.dtype[np.
 
     :raises InputError: the disk is full or the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(path, 'w+', np.float16, (count, dim))
-    except OSError as error:
-        raise InputError(f'cannot write {str(path)!r}: {error}') from error
+    return new_array_file(path, np.float16, (count, dim))

@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from netvlad_ros.descriptor.backbones import Backbone
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.rootsift import RootSift
+from netvlad_ros.descriptor.runtimes.selection import resolve_device
 from netvlad_ros.errors import InputError
+from netvlad_ros.training.array_file import new_array_file
 from netvlad_ros.training.augment import Augment
+from netvlad_ros.training.distributed import Workers
 from netvlad_ros.training.images import ImageSource, Indices, Progress, no_progress
 
 _log = logging.getLogger(__name__)
@@ -67,7 +70,6 @@ class FrozenViews:
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
-@torch.no_grad()
 def frozen_views(
     network: DescriptorNetwork,
     images: ImageSource,
@@ -79,27 +81,39 @@ def frozen_views(
 ) -> FrozenViews:
     """Compute the views into a file, or take them from it if it is complete.
 
+    Under ``torchrun`` the first process computes them and the others wait.
+
     :param file: an ``.npy`` whose name the caller ties to data, weights and settings.
     :param views: number of views, the plain one included.
     :raises InputError: several views are asked for without an augmentation, or the disk is full.
     """
     if views > 1 and augment is None:
         raise InputError(f'{views} views need an augmentation')
-    if file.is_file():
-        return FrozenViews(np.load(file, mmap_mode='r'))
+    Workers.joined().make_once(
+        file, lambda: _write_views(network, images, file, augment, views, seed, progress)
+    )
+    return FrozenViews(np.load(file, mmap_mode='r'))
+
+
+@torch.no_grad()
+def _write_views(
+    network: DescriptorNetwork,
+    images: ImageSource,
+    file: Path,
+    augment: Optional[Augment],
+    views: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Compute the views into a file, which appears when it is complete."""
     frozen, _ = split_backbone(network.backbone)  # type: ignore[arg-type]
     head = nn.Sequential(network.normalise, frozen).eval()
-    example = torch.from_numpy(images.batch([0]))
+    device = device_of(network)
+    example = torch.from_numpy(images.batch([0])).to(device)
     shape = head(example).shape[1:]
     forward = fast_forward(head, example)
     partial = file.with_suffix('.partial')
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        out = np.lib.format.open_memmap(
-            partial, 'w+', np.float16, (views, len(images), *shape)
-        )
-    except OSError as error:
-        raise InputError(f'cannot write {str(partial)!r}: {error}') from error
+    out = new_array_file(partial, np.float16, (views, len(images), *shape))
     jobs = [(v, s) for s in range(0, len(images), _BATCH) for v in range(views)]
     for view, start in progress(jobs, total=len(jobs), unit='batch', description='frozen layers'):
         indices = range(start, min(start + _BATCH, len(images)))
@@ -109,10 +123,30 @@ def frozen_views(
                 augment(image, np.random.default_rng([seed, view, index]))
                 for index, image in zip(indices, pixels, strict=True)
             ])
-        out[view, indices.start : indices.stop] = forward(torch.from_numpy(pixels)).numpy()
+        outputs = forward(torch.from_numpy(pixels).to(device))
+        out[view, indices.start : indices.stop] = outputs.cpu().numpy()
     out.flush()
     partial.replace(file)
-    return FrozenViews(np.load(file, mmap_mode='r'))
+
+
+def device_named(name: str) -> str:
+    """Return 'cpu', 'cuda' or 'cuda:N' for 'auto', 'cpu', 'cuda' or 'cuda:N'.
+
+    :raises ConfigError: the name is unknown or torch sees no such GPU.
+    """
+    found = resolve_device(name)
+    # Without a number: each process of torchrun has a current GPU of its own.
+    return 'cuda' if name in ('auto', 'cuda') and found != 'cpu' else found
+
+
+def to_device(network: DescriptorNetwork, name: str) -> None:
+    """Move a network to a device of ``device_named``, in place; RootSIFT runs on the CPU only.
+
+    :raises ConfigError: the name is unknown or torch sees no such GPU.
+    """
+    device = device_named(name)
+    if is_convolutional(network):
+        network.to(device)
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -131,7 +165,8 @@ def fast_forward(module: nn.Module, example: Tensor) -> Forward:
 
     On a CPU OpenVINO runs MobileNetV2 several times faster than torch's eager mode.
 
-    :param example: an input of batch 1; other batch sizes are accepted as well.
+    :param example: an input of batch 1; other batch sizes are accepted as well, and images of
+        other sizes go by torch.
     """
     try:
         import openvino
@@ -159,6 +194,9 @@ def fast_forward(module: nn.Module, example: Tensor) -> Forward:
     compiled = openvino.Core().compile_model(converted, 'CPU', settings)
 
     def forward(x: Tensor) -> Tensor:
+        if x.shape[1:] != example.shape[1:]:
+            outputs: Tensor = module(x)
+            return outputs
         return torch.from_numpy(np.array(compiled(x.numpy())[0]))
 
     return forward

@@ -1,22 +1,29 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded images at the network's size, from files or from a memory map made once."""
+"""Decoded images at the network's size, from files or from a memory map made once.
+
+The policies 'max_side' and 'none' give images of several sizes. Models are measured on them as
+they are deployed; training takes all images at one size (``at_one_size``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any, Optional, Protocol, Union
 
-import cv2
 import numpy as np
 
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
+from netvlad_ros.image_files import read_rgb
+from netvlad_ros.training.array_file import new_array_file
+from netvlad_ros.training.distributed import Workers
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.types import FloatArray, UInt8Array
 
@@ -24,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[..., Iterator[Any]]
 Indices = Union[Sequence[int], IntArray]
-
-# An image smaller than this on a side holds no place; resizing it up would only hide that.
-SMALLEST_SIDE_PX = 16
 
 # More unreadable images than this share mean a wrong folder or a broken copy, not a few bad files.
 MOST_UNREADABLE = 0.05
@@ -39,68 +43,70 @@ def no_progress(
     yield from iterable
 
 
-def read_rgb(path: Path) -> UInt8Array:
-    """Return an image file as (H, W, 3) uint8 RGB; gray is repeated, an alpha channel dropped.
-
-    :raises InputError: the file is missing, damaged or too small.
-    """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f'cannot read image {str(path)!r}: {error}') from error
-    # OpenCV fills what a cut JPEG lacks with gray and does not say so.
-    if data[:2].tobytes() == b'\xff\xd8' and b'\xff\xd9' not in data[-64:].tobytes():
-        raise InputError(f'image {str(path)!r} is cut off: copy it again')
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise InputError(f'image {str(path)!r} is damaged or of an unknown format')
-    if min(image.shape[:2]) < SMALLEST_SIDE_PX:
-        raise InputError(
-            f'image {str(path)!r} is {image.shape[1]}x{image.shape[0]}, the smallest side allowed '
-            f'is {SMALLEST_SIDE_PX} px'
-        )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
 class ImageSource(Protocol):
     """Images by number, at the size of the network's input."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Indices) -> Any:
-        """Return (n, H, W, 3) uint8 RGB."""
+        """Return (n, H, W, 3) uint8 RGB, or a list of n (H, W, 3) whose sizes differ."""
         ...
+
+
+def by_size(batch: Any) -> Iterator[tuple[IntArray, UInt8Array]]:
+    """Yield what ``ImageSource.batch`` returned as arrays of one size.
+
+    :returns: the (m,) places of images in the batch, and the (m, H, W, 3) images.
+    """
+    if isinstance(batch, np.ndarray):
+        yield np.arange(len(batch)), batch
+        return
+    shapes = [image.shape for image in batch]
+    for shape in dict.fromkeys(shapes):
+        places = np.flatnonzero([other == shape for other in shapes])
+        yield places, np.stack([batch[place] for place in places])
+
+
+def at_one_size(policy: InputPolicy) -> InputPolicy:
+    """Return the policy with every image resized to ``height`` x ``width``, as training needs."""
+    return replace(policy, resize='fixed')
+
+
+def size_note(policy: InputPolicy) -> str:
+    """Return in one line what training at one size changes, '' if the policy has one size."""
+    if policy.resize == 'fixed':
+        return ''
+    return (
+        f'images are trained and judged at {policy.width}x{policy.height}, which changes their '
+        f"aspect ratio; the model's own resize is {policy.resize!r}: netvlad test uses that one"
+    )
 
 
 class ImageFiles:
     """Images decoded from their files by a few threads; OpenCV lets go of the interpreter lock.
 
     :param paths: the files.
-    :param policy: input size; a policy without a fixed size is taken at its default one.
+    :param policy: resizes each image, as the deployed model does.
     """
 
     def __init__(self, paths: Sequence[Path], policy: InputPolicy, threads: int = 2) -> None:
         self.paths = paths
-        self.size_wh = (policy.width, policy.height)
+        self.policy = policy
         self._pool = ThreadPoolExecutor(threads)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def batch(self, indices: Indices) -> UInt8Array:
-        """Return (n, H, W, 3) uint8 RGB.
+    def batch(self, indices: Indices) -> Union[UInt8Array, list[UInt8Array]]:
+        """Return (n, H, W, 3) uint8 RGB, or a list of n (H, W, 3) whose sizes differ.
 
         :raises InputError: an image cannot be read.
         """
-        return np.stack(list(self._pool.map(self._one, indices)))
+        images = list(self._pool.map(self._one, indices))
+        return np.stack(images) if len({image.shape for image in images}) == 1 else images
 
     def _one(self, index: int) -> UInt8Array:
-        image = self._read(index)
-        shrinks = image.shape[0] * image.shape[1] > self.size_wh[0] * self.size_wh[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        if image.shape[1::-1] == self.size_wh:
-            return image
-        return np.asarray(cv2.resize(image, self.size_wh, interpolation=method), dtype=np.uint8)
+        return self.policy.resize_image(self._read(index))
 
     def _read(self, index: int) -> UInt8Array:
         return read_rgb(self.paths[index])
@@ -131,24 +137,25 @@ class CroppedFiles(ImageFiles):
 
 
 class ImageMap:
-    """Images decoded and resized once into a memory map, reused by later runs of the same list."""
+    """Images decoded and resized once into a memory map, reused by later runs of the same list.
+
+    Under ``torchrun`` the first process makes it and the others wait.
+
+    :raises InputError: the images have several sizes, or the disk is full.
+    """
 
     def __init__(
         self, files: ImageFiles, folder: Path, progress: Progress = no_progress
     ) -> None:
-        width, height = files.size_wh
-        shape = (len(files), height, width, 3)
-        self._file = folder / f'images-{width}x{height}-{_list_hash(files.paths)}.npy'
-        if not self._file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = self._file.with_suffix('.partial')
-            mapped = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
-            for start in progress(range(0, len(files), 32), unit='batch', description='images'):
-                indices = range(start, min(start + 32, len(files)))
-                mapped[indices.start : indices.stop] = files.batch(indices)
-            mapped.flush()
-            partial.replace(self._file)
-        self._images = np.load(self._file, mmap_mode='r')
+        if files.policy.resize != 'fixed':
+            raise InputError(
+                f"the model's resize is {files.policy.resize!r}, an image cache holds images of "
+                'one size: leave out --image-cache'
+            )
+        size = f'{files.policy.width}x{files.policy.height}'
+        file = folder / f'images-{size}-{_list_hash(files.paths)}.npy'
+        Workers.joined().make_once(file, lambda: _write_images(files, file, progress))
+        self._images = np.load(file, mmap_mode='r')
 
     def __len__(self) -> int:
         return len(self._images)
@@ -156,6 +163,18 @@ class ImageMap:
     def batch(self, indices: Indices) -> UInt8Array:
         """Return (n, H, W, 3) uint8 RGB."""
         return np.asarray(self._images[np.asarray(indices, dtype=np.int64)])
+
+
+def _write_images(files: ImageFiles, file: Path, progress: Progress) -> None:
+    """Write all images to a file, which appears when it is complete."""
+    partial = file.with_suffix('.partial')
+    shape = (len(files), files.policy.height, files.policy.width, 3)
+    mapped = new_array_file(partial, np.uint8, shape)
+    for start in progress(range(0, len(files), 32), unit='batch', description='images'):
+        indices = range(start, min(start + 32, len(files)))
+        mapped[indices.start : indices.stop] = files.batch(indices)
+    mapped.flush()
+    partial.replace(file)
 
 
 def _list_hash(paths: Sequence[Path]) -> str:

@@ -13,10 +13,10 @@ import zipfile
 import numpy as np
 
 from netvlad_ros.errors import InputError
+from netvlad_ros.image_files import IMAGE_SUFFIXES, is_image
 from netvlad_ros.training.places import IntArray, PlaceDataset, PlaceImages
+from netvlad_ros.training.tables import reading
 from netvlad_ros.types import FloatArray
-
-SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 MSLS_VAL_CITIES = ('cph', 'sf')
 
@@ -78,9 +78,9 @@ def utm_of_name(name: str) -> UtmName:
 def _utm_images(folder: Path) -> PlaceImages:
     if not folder.is_dir():
         raise InputError(f'folder {str(folder)!r} does not exist')
-    paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.rglob('*') if is_image(p))
     if not paths:
-        raise InputError(f'folder {str(folder)!r} has no {", ".join(SUFFIXES)} image')
+        raise InputError(f'folder {str(folder)!r} has no {", ".join(IMAGE_SUFFIXES)} image')
     parsed = [utm_of_name(path.name) for path in paths]
     names = [name.panorama for name in parsed]
     panorama: Optional[IntArray] = None
@@ -132,7 +132,9 @@ def _npz_images(path: Path, root: Path, arrays: dict[str, Any], which: str) -> P
     if listed is not None:
         names = [str(name) for name in np.ravel(listed)]
     elif text.is_file():
-        names = [line for line in text.read_text(encoding='utf-8').splitlines() if line.strip()]
+        with reading(text):
+            lines = text.read_text(encoding='utf-8').splitlines()
+        names = [line for line in lines if line.strip()]
     else:
         raise InputError(f'{str(path)!r}: neither image{which} in it nor {text.name} beside it')
     xy_m = np.asarray(arrays[f'utm{which}'], dtype=np.float64)
@@ -147,13 +149,21 @@ def read_msls(path: Path, split: str) -> PlaceDataset:
     """Read Mapillary SLS: ``[train_val/]CITY/{database,query}`` with their CSV files.
 
     Panoramas are left out, as in the official evaluation. Cities cph and sf are 'val', all
-    others 'train'. ``path`` may be one city, which is then any split.
+    others 'train'; the test cities have no published positions. ``path`` may be one city, which
+    is then any split.
 
-    :raises InputError: a file is missing or its columns are not those of the dataset.
+    :raises InputError: there is no such split, a file is missing or its columns are not those of
+        the dataset.
     """
     base = path / 'train_val' if (path / 'train_val').is_dir() else path
     if (base / 'database').is_dir():
         cities = [base]
+    elif split not in ('train', 'val'):
+        raise InputError(
+            f'{str(path)!r} has no split {split!r}, allowed: train, val '
+            f'({", ".join(MSLS_VAL_CITIES)}); or give one city, '
+            f'{str(base / MSLS_VAL_CITIES[0])!r}'
+        )
     else:
         cities = sorted(c for c in base.iterdir() if (c / 'database').is_dir())
         cities = [c for c in cities if (c.name in MSLS_VAL_CITIES) == (split == 'val')]
@@ -197,11 +207,8 @@ def _msls_images(cities: list[Path], side: str) -> PlaceImages:
 
 
 def _csv_by_key(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(newline='', encoding='utf-8') as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, csv.Error) as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
+    with reading(path), path.open(newline='', encoding='utf-8') as stream:
+        rows = list(csv.DictReader(stream))
     if rows and 'key' not in rows[0]:
         raise InputError(f'{str(path)!r} has no column key')
     return {row['key']: row for row in rows}

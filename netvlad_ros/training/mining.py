@@ -14,6 +14,7 @@ from typing import Any, Optional
 import numpy as np
 import numpy.typing as npt
 
+from netvlad_ros.errors import InputError
 from netvlad_ros.training.places import IntArray, PlaceDataset
 from netvlad_ros.training.settings import TripletConfig
 
@@ -33,15 +34,28 @@ class Miner:
     """Chooses the tuple of a query from cached descriptors and remembers its negatives.
 
     :param dataset: supplies potential positives and, by distance, negatives.
+    :raises InputError: no query has both.
     """
 
     def __init__(self, dataset: PlaceDataset, config: TripletConfig) -> None:
         self.config = config
         self.count = len(dataset.database)
-        self.positives = dataset.within(dataset.positive_radius_m, config.positive_beyond_m)
-        self._near = dataset.within(dataset.negative_radius_m)
-        self.trainable: IntArray = np.flatnonzero([len(row) > 0 for row in self.positives])
+        self.positives = dataset.positives(config.positive_beyond_m)
+        self.near = dataset.within(dataset.negative_radius_m)
+        self.trainable = self._trainable(dataset)
         self.memory: dict[int, IntArray] = {}
+
+    def _trainable(self, dataset: PlaceDataset) -> IntArray:
+        with_positive = np.array([len(row) > 0 for row in self.positives])
+        if not with_positive.any():
+            raise InputError(f'{dataset.name}: no query has a positive, nothing to train on')
+        with_both = with_positive & [len(row) < self.count for row in self.near]
+        if not with_both.any():
+            raise InputError(
+                f'{dataset.name}: no query with a positive has a negative, all database images '
+                f'lie within {dataset.negative_radius_m:g} m of it: add images of other places'
+            )
+        return np.flatnonzero(with_both)
 
     def mine(
         self,
@@ -63,25 +77,26 @@ class Miner:
         best = int(to_positive.argmin())
         candidates = self._candidates(query, rng)
         distance = self._distance(own, database[candidates])
-        if self.config.mining == 'random':
-            order = np.arange(len(candidates))
-        else:
-            order = np.argsort(distance, kind='stable')
+        order = np.argsort(distance, kind='stable')
+        nearest = candidates[order[: self.config.negatives]]
         if self.config.only_violating:
             order = order[distance[order] < to_positive[best] + self.config.margin]
         chosen = candidates[order[: self.config.negatives]]
-        if not len(chosen):
-            return None
-        if self.config.remembered:
-            self.memory[query] = chosen
-        return Tuple(query, int(positives[best]), chosen)
+        remembered = chosen if self.config.remembered == 'violating' else nearest
+        if self.config.remembered != 'none' and self.config.mining == 'hard' and len(remembered):
+            self.memory[query] = remembered
+        return Tuple(query, int(positives[best]), chosen) if len(chosen) else None
 
     def _candidates(self, query: int, rng: np.random.Generator) -> IntArray:
-        """Return sampled negatives and then the remembered ones that were not sampled."""
+        """Return sampled negatives and then the remembered ones that were not sampled.
+
+        Random negatives are drawn without a look at the cache, as many as a tuple takes.
+        """
+        count = self.config.sampled if self.config.mining == 'hard' else self.config.negatives
         allowed = np.ones(self.count, dtype=bool)
-        allowed[self._near[query]] = False
+        allowed[self.near[query]] = False
         pool = np.flatnonzero(allowed)
-        sampled = rng.permutation(pool)[: self.config.sampled]
+        sampled = rng.permutation(pool)[:count]
         remembered = self.memory.get(query)
         if remembered is None:
             return sampled

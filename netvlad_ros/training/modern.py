@@ -63,7 +63,7 @@ class ModernTrainer:
     :param held_out: judged every ``check_every`` steps; the best by mean average precision wins.
     :param folder: checkpoints ``last.safetensors`` and ``best.safetensors``, ``log.jsonl`` and
         TensorBoard's event files.
-    :param provenance: plain values kept in every checkpoint.
+    :param provenance: plain values kept in every checkpoint; a run that continues has the same.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ModernTrainer:
         return self.folder / 'last.safetensors'
 
     def _resume(self) -> None:
-        state = load_checkpoint(self._last, self.network, self.optimiser)
+        state = load_checkpoint(self._last, self.network, self.optimiser, self.provenance)
         self.step, self.best = int(state['step']), float(state['best'])
         self.losses = [float(x) for x in state['losses']]
         self._base_lrs = [float(x) for x in state['rates']]

@@ -26,7 +26,9 @@ TOKYO247_CUTOUTS = 12
 def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     """Read one struct file.
 
-    :param root: image folder; queries may lie in its subfolder ``queries`` or ``queries_real``.
+    :param root: image folder. The database lies in it or in its subfolder ``images``, queries in
+        one of ``queries``, ``queries_real`` and ``query`` or with the database: whichever holds
+        an image that is listed.
     :raises InputError: the file is damaged, lacks a field or contradicts itself.
     """
     fields = _fields(path)
@@ -43,8 +45,9 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     positive_m = float(_scalar(fields.get('nonTrivPosDistSqThr', 100.0))) ** 0.5
     _check_square(path, fields, radius_m)
     root = root or path.parent
-    query_root = next(
-        (root / sub for sub in ('queries', 'queries_real') if (root / sub).is_dir()), root
+    database_root = _folder_of(database_names, root, ('', 'images'))
+    query_root = _folder_of(
+        query_names, root, ('queries', 'queries_real', 'query', '', 'images')
     )
     stamps = [
         None if key not in fields else np.ravel(fields[key]).astype(np.float64)
@@ -54,7 +57,7 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     return PlaceDataset(
         name=path.stem,
         database=PlaceImages(
-            paths=tuple(_image(root, image) for image in database_names),
+            paths=tuple(_image(database_root, image) for image in database_names),
             xy_m=_positions(path, fields['utmDb'], len(database_names)),
             stamp=stamps[0],
             panorama=_panoramas(len(database_names)) if is_tokyo247 else None,
@@ -122,6 +125,14 @@ def _check_square(path: Path, fields: dict[str, Any], radius_m: float) -> None:
 
 def _panoramas(count: int) -> IntArray:
     return np.arange(count, dtype=np.int64) // TOKYO247_CUTOUTS
+
+
+def _folder_of(names: list[str], root: Path, folders: tuple[str, ...]) -> Path:
+    """Return the first folder with a listed image, the root itself if none has one."""
+    return next(
+        (root / f for f in folders if any(_image(root / f, name).is_file() for name in names)),
+        root,
+    )
 
 
 def _image(root: Path, name: str) -> Path:

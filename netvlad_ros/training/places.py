@@ -35,8 +35,9 @@ HEADING_DEG = 35.0
 
 _OPTIONAL = ('stamp', 'panorama', 'look_alike', 'heading_deg')
 
-# A city is tens of kilometres wide; UTM northing reaches 10,000 km.
-LARGEST_SPAN_M = 2e6
+# UTM northing ends at 10,000 km, so that cities of all continents span no more (of Mapillary SLS
+# nearly as much); one city in millimetres does.
+LARGEST_SPAN_M = 1e7
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ class PlaceDataset:
     :param negative_radius_m: beyond this distance it may serve as a training negative.
     :param same_heading_deg: images of one place that look farther apart than this are neither
         positive nor negative when pairs are labelled.
-    :param same_stamp_is_trivial: images of equal stamp are one recording: never a positive
-        and not counted as found (Tokyo Time Machine).
+    :param same_stamp_is_trivial: images of equal stamp are one recording: never a positive, and
+        taken out of a ranking before it is judged (Tokyo Time Machine).
+    :raises InputError: stamps are needed but not known.
     """
 
     name: str
@@ -110,8 +112,16 @@ class PlaceDataset:
     same_heading_deg: float = HEADING_DEG
     same_stamp_is_trivial: bool = False
 
+    def __post_init__(self) -> None:
+        known = (self.queries.stamp, self.database.stamp)
+        if self.same_stamp_is_trivial and any(stamp is None for stamp in known):
+            raise InputError(f'{self.name}: time stamps are needed but not known')
+
     def within(self, radius_m: float, beyond_m: float = -1.0) -> list[IntArray]:
-        """Return for each query the sorted database indices with beyond < distance <= radius."""
+        """Return for each query the sorted database indices with beyond < distance <= radius.
+
+        Only distances count here: whoever lies outside may be a negative, of whatever stamp.
+        """
         tree = cKDTree(self.database.xy_m)
         found = tree.query_ball_point(self.queries.xy_m, radius_m + 1e-9, return_sorted=True)
         near = [np.asarray(row, dtype=np.int64) for row in found]
@@ -122,16 +132,29 @@ class PlaceDataset:
                 ] if len(row) else row
                 for row, xy in zip(near, self.queries.xy_m, strict=True)
             ]
-        if self.same_stamp_is_trivial:
-            database, queries = self.database.stamp, self.queries.stamp
-            if database is None or queries is None:
-                raise InputError(f'{self.name}: time stamps are needed but not known')
-            near = [row[database[row] != stamp] for row, stamp in zip(near, queries, strict=True)]
         return near
+
+    def positives(self, beyond_m: float = -1.0) -> list[IntArray]:
+        """Return for each query the database images that may serve as its positive."""
+        return self._not_trivial(self.within(self.positive_radius_m, beyond_m))
 
     def right(self) -> list[IntArray]:
         """Return for each query the database images that count as found."""
-        return self.within(self.true_radius_m)
+        return self._not_trivial(self.within(self.true_radius_m))
+
+    def trivial_stamps(self) -> Optional[tuple[FloatArray, FloatArray]]:
+        """Return (M,) and (N,) stamps of queries and database; None if equal ones mean nothing."""
+        queries, database = self.queries.stamp, self.database.stamp
+        if not self.same_stamp_is_trivial or queries is None or database is None:
+            return None
+        return queries, database
+
+    def _not_trivial(self, near: list[IntArray]) -> list[IntArray]:
+        stamps = self.trivial_stamps()
+        if stamps is None:
+            return near
+        queries, database = stamps
+        return [row[database[row] != stamp] for row, stamp in zip(near, queries, strict=True)]
 
     def all_images(self) -> PlaceImages:
         """Return database and queries as one list, database first."""
@@ -204,8 +227,8 @@ def self_check(dataset: PlaceDataset) -> SelfCheck:
     check_lists(dataset)
     nearest = cKDTree(dataset.database.xy_m).query(dataset.queries.xy_m)[0]
     right = [len(row) for row in dataset.right()]
-    positives = dataset.within(dataset.positive_radius_m)
-    far = dataset.within(dataset.positive_radius_m, beyond_m=1.0)
+    positives = dataset.positives()
+    far = dataset.positives(beyond_m=1.0)
     return SelfCheck(
         database=len(dataset.database),
         queries=len(dataset.queries),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.places import PlaceDataset
+from netvlad_ros.training.tables import reading
 
 if TYPE_CHECKING:
     from netvlad_ros.training.bags import BagConfig
@@ -107,7 +108,7 @@ def guess_kind(path: Path) -> str:
 
 
 def _table_kind(path: Path) -> str:
-    with path.open(newline='', encoding='utf-8-sig') as stream:
+    with reading(path), path.open(newline='', encoding='utf-8-sig') as stream:
         header = set(next(csv.reader(stream), []))
     if {'path', 'east_m', 'north_m'} <= header:
         return 'csv'

@@ -106,13 +106,13 @@ class PlaceSampler:
     def __init__(self, relations: Relations, places: int, per_place: int) -> None:
         self.places, self.per_place = places, per_place
         xy_m = relations.images.xy_m
-        tree = cKDTree(xy_m)
+        self._relations, self._tree = relations, cKDTree(xy_m)
         radius = relations.positive_m + 1e-9
         self._near: list[IntArray] = [
             np.array([j for j in row if j != i], dtype=np.int64)[
                 relations.pairs([i], [j for j in row if j != i])[0][0]
             ]
-            for i, row in enumerate(tree.query_ball_point(xy_m, radius, return_sorted=True))
+            for i, row in enumerate(self._tree.query_ball_point(xy_m, radius, return_sorted=True))
         ]
         self.anchors: IntArray = np.flatnonzero([len(row) > 0 for row in self._near])
         if not len(self.anchors):
@@ -120,13 +120,6 @@ class PlaceSampler:
                 f'no image has another one within {relations.positive_m:g} m: a place with one '
                 'image cannot be trained on'
             )
-        is_anchor = np.isin(np.arange(len(xy_m)), self.anchors)
-        around = tree.query_ball_point(xy_m, 10 * relations.negative_m)
-        self._hard: list[IntArray] = []
-        for i, row in enumerate(around):
-            others = np.array([j for j in row if is_anchor[j]], dtype=np.int64)
-            far = np.linalg.norm(xy_m[others] - xy_m[i], axis=1) > relations.negative_m
-            self._hard.append(others[far])
 
     @property
     def alone(self) -> int:
@@ -139,7 +132,7 @@ class PlaceSampler:
         while len(anchors) < self.places:
             first = int(rng.choice(self.anchors))
             anchors.append(first)
-            hard = self._hard[first]
+            hard = self._hard(first)
             wanted = min(2, self.places - len(anchors), len(hard))
             anchors.extend(int(i) for i in rng.choice(hard, wanted, replace=False))
         batch: list[int] = []
@@ -150,3 +143,15 @@ class PlaceSampler:
             others = rng.choice(near, wanted, replace=len(near) < wanted)
             batch.extend([anchor, *(int(i) for i in others)])
         return np.array(batch, dtype=np.int64)
+
+    def _hard(self, anchor: int) -> IntArray:
+        """Return the sorted anchors near one, but at other places.
+
+        Asked for each time: kept for all images of Pitts30k they would fill gigabytes.
+        """
+        xy_m, negative_m = self._relations.images.xy_m, self._relations.negative_m
+        around = self._tree.query_ball_point(xy_m[anchor], 10 * negative_m, return_sorted=True)
+        others: IntArray = np.intersect1d(around, self.anchors, assume_unique=True)
+        far = np.linalg.norm(xy_m[others] - xy_m[anchor], axis=1) > negative_m
+        hard: IntArray = others[far]
+        return hard

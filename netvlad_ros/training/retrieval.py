@@ -24,12 +24,12 @@ from typing import Any, Optional
 import numpy as np
 
 from netvlad_ros.errors import InputError
+from netvlad_ros.image_files import is_image
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.training.recall import mean_average_precision
 from netvlad_ros.types import Float32Array, FloatArray
 
 KINDS = ('oxford', 'holidays')
-SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 # The query files of Oxford put this before the name of the image.
 _OXFORD_PREFIX = 'oxc1_'
@@ -147,7 +147,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Return the image files below a folder by name without ending."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob('*')):
-        if path.suffix.lower() in SUFFIXES:
+        if is_image(path):
             if path.stem in found:
                 raise InputError(f'{str(path)!r} and {str(found[path.stem])!r} have one name')
             found[path.stem] = path

@@ -69,10 +69,16 @@ class TripletConfig:
         unit='m', minimum=-1.0, maximum=1000.0,
     )
     sampled: int = setting(1000, 'Negatives sampled for a query.', minimum=1, maximum=10_000_000)
-    remembered: bool = setting(True, "A query's last negatives are candidates again.")
+    remembered: str = setting(
+        'nearest',
+        'Candidates that are candidates of that query again next time: as many of the nearest as '
+        'a tuple takes, whether they violate or not; the chosen ones, if any violates; or none.',
+        choices=('nearest', 'violating', 'none'),
+    )
     negatives: int = setting(10, 'Negatives of a tuple at most.', minimum=1, maximum=10_000)
     mining: str = setting(
-        'hard', 'Hardest of the sampled negatives, or random ones.', choices=('hard', 'random')
+        'hard', 'The hardest of the sampled negatives, or random ones, drawn without mining.',
+        choices=('hard', 'random'),
     )
     tuples: int = setting(4, 'Tuples in a batch.', minimum=1, maximum=10_000)
     epochs: int = setting(30, 'Epochs.', minimum=1, maximum=100_000)
@@ -105,6 +111,7 @@ TRIPLET_RECIPES = {
         squared=False,
         margin=0.1**0.5,
         divide_by='all',
+        remembered='violating',
         positive_beyond_m=-1.0,
         lr=0.0001,
         cache_doubles=False,

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import csv
 from pathlib import Path
 import re
@@ -108,6 +110,17 @@ def read_walks(
     )
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a text file into an ``InputError`` that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f'{str(path)!r} is not UTF-8 ({error}): save it as UTF-8') from error
+    except (OSError, csv.Error) as error:
+        raise InputError(f'cannot read {str(path)!r}: {error}') from error
+
+
 def _table_of(path: Path) -> Path:
     return path / 'images.csv' if path.is_dir() else path
 
@@ -116,14 +129,11 @@ def _rows(
     path: Path, needed: tuple[str, ...] = ('path', 'east_m', 'north_m')
 ) -> list[tuple[int, dict[str, str]]]:
     """Return the table's rows with their line numbers."""
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as stream:
-            reader = csv.DictReader(stream)
-            if missing := set(needed) - set(reader.fieldnames or ()):
-                raise InputError(f'{str(path)!r} lacks column {", ".join(sorted(missing))}')
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
+    with reading(path), path.open(newline='', encoding='utf-8-sig') as stream:
+        reader = csv.DictReader(stream)
+        if missing := set(needed) - set(reader.fieldnames or ()):
+            raise InputError(f'{str(path)!r} lacks column {", ".join(sorted(missing))}')
+        return [(reader.line_num, row) for row in reader]
 
 
 def _number(path: Path, line: int, row: dict[str, str], key: str) -> float:

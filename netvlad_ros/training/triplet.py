@@ -69,6 +69,7 @@ class TripletTrainer:
         parameters that must not change have ``requires_grad`` off. It stays in eval mode.
     :param val: judged after every epoch, on at most ``val_queries`` sampled queries.
     :param folder: checkpoints, ``log.jsonl``, TensorBoard's event files and the cache.
+    :param provenance: plain values kept in every checkpoint; a run that continues has the same.
     :param workers: this process among those that ``torchrun`` started.
     """
 
@@ -91,8 +92,6 @@ class TripletTrainer:
         self.workers = workers or Workers()
         self.device = next(network.parameters()).device
         self.miner = Miner(train.dataset, config)
-        if not len(self.miner.trainable):
-            raise InputError(f'{train.dataset.name}: no query has a positive, nothing to train on')
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimiser: torch.optim.Optimizer
         if config.optimiser == 'sgd':
@@ -196,7 +195,11 @@ class TripletTrainer:
         return [one for one in mined if one is not None]
 
     def _one_batch(self, tuples: Sequence[Tuple]) -> None:
-        """Take one optimiser step; a batch without any violating negative is skipped."""
+        """Take one optimiser step; a batch without any mined tuple is skipped.
+
+        Neither is there a step where nothing is to divide by (no triplet has a loss after the new
+        forward pass, divided by 'violating'): the authors then leave momentum and weights alone.
+        """
         if not tuples:
             return
         start_s = time.perf_counter()
@@ -210,13 +213,14 @@ class TripletTrainer:
             count += divisor(losses.detach(), self.config.divide_by)
             violating += divisor(losses.detach(), 'violating')
         parameters = [p for g in self.optimiser.param_groups for p in g['params']]
-        total, divide_by = self.workers.sum(total), max(1.0, self.workers.sum(float(count)))
-        self.workers.sum_gradients(parameters)
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad /= divide_by
-        self.optimiser.step()
-        loss = total / divide_by
+        total, divide_by = self.workers.sum(total), self.workers.sum(float(count))
+        if divide_by:
+            self.workers.sum_gradients(parameters)
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= divide_by
+            self.optimiser.step()
+        loss = total / max(1.0, divide_by)
         if not math.isfinite(loss):
             raise InputError(f'the loss is {loss!r} in epoch {self.epoch + 1}: lower the rate')
         self.losses.append(loss)
@@ -268,8 +272,12 @@ class TripletTrainer:
         describe_rows(self.network, data.queries, chosen, queries, progress, 'queries', True)
         everything = np.arange(len(database))
         describe_rows(self.network, data.database, everything, database, progress, 'database')
-        right = data.dataset.right()
-        return recall_at(queries, database, [right[i] for i in chosen], (1, 5, 10)).values
+        right, stamps = data.dataset.right(), data.dataset.trivial_stamps()
+        if stamps is not None:
+            stamps = stamps[0][chosen], stamps[1]
+        return recall_at(
+            queries, database, [right[i] for i in chosen], (1, 5, 10), stamps=stamps
+        ).values
 
     def _save(self, path: Path) -> None:
         if self.workers.is_first:
@@ -282,7 +290,7 @@ class TripletTrainer:
         self.workers.barrier()
 
     def _resume(self) -> None:
-        state = load_checkpoint(self._last, self.network, self.optimiser)
+        state = load_checkpoint(self._last, self.network, self.optimiser, self.provenance)
         self.epoch, self.position = int(state['epoch']), int(state['position'])
         self.losses = [float(x) for x in state['losses']]
         self.best, self.best_epoch = float(state['best']), int(state['best_epoch'])

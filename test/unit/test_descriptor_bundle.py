@@ -20,7 +20,7 @@ from netvlad_ros.cli import models
 from netvlad_ros.descriptor import BundleInfo, load_bundle, make_bundle, save_bundle
 from netvlad_ros.descriptor.backbones import BACKBONES, make_backbone
 from netvlad_ros.descriptor.download import download
-from netvlad_ros.descriptor.locate import find_model
+from netvlad_ros.descriptor.locate import cache_folder, find_model
 from netvlad_ros.descriptor.netvlad import NetVLAD
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import GeM, MaxPooling
@@ -259,6 +259,18 @@ def test_get_works_from_a_file_and_verifies(tmp_path):
     assert command('get', 'small', '--registry', good)['model_id'] == saved.model_id
     names = [row['name'] for row in command('list')['models'] if row['path']]
     assert 'small' in names
+
+
+def test_a_download_that_does_not_convert_is_fetched_again(tmp_path):
+    source = tmp_path / 'anew.pth'
+    source.write_text('<!DOCTYPE html><html>Not Found</html>')
+    path = registry_file(tmp_path, url=source.as_uri())
+    with pytest.raises(ModelError, match='no torch checkpoint'):
+        command('get', 'small', '--registry', path)
+    source.write_bytes(b'another answer')
+    with pytest.raises(ModelError, match=r'anew\.pth'):
+        command('get', 'small', '--registry', path, '--keep')
+    assert not list((cache_folder() / 'downloads').glob('anew.pth*'))
 
 
 def test_get_says_which_names_there_are(tmp_path):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One picture in every encoding gives one descriptor; a damaged message gives one clear error."""
 
+import struct
 from types import SimpleNamespace
 
 import cv2
@@ -211,6 +212,34 @@ def test_depth_is_metres():
     ):
         assert np.allclose(depth_from_message(message), expected)
         assert depth_from_message(message).dtype == np.float32
+
+
+def compressed_float_depth(metres, largest_m=10.0, quantisation=100.0):
+    """Encode as compressed_depth_image_transport does: a 16-bit PNG of the inverse depth."""
+    A = quantisation * (quantisation + 1.0)
+    B = 1.0 - A / largest_m
+    value = np.where(metres > 0, A / np.maximum(metres, 1e-3) + B, 0)
+    png = cv2.imencode('.png', value.astype(np.uint16))[1].tobytes()
+    data = struct.pack('<iff', 0, A, B) + png
+    return compressed_message(data, '32FC1; compressedDepth png')
+
+
+def test_compressed_float_depth_is_quantised_inverse_depth():
+    metres = np.zeros((6, 8))
+    metres[:, :4], metres[:3, 4:] = 2.0, 5.0
+    depth = depth_from_message(compressed_float_depth(metres))
+    assert depth.dtype == np.float32
+    # A step of the quantisation is depth^2 / A: 2.5 mm at 5 m.
+    assert np.abs(depth - metres).max() < 0.003
+    assert (depth[3:, 4:] == 0).all()
+    whole = compressed_float_depth(metres).data.tobytes()
+    for data, words in (
+        (whole[:7], '7 bytes'),
+        (struct.pack('<iff', 0, np.nan, 0.0) + whole[12:], 'A nan'),
+        (struct.pack('<iff', 0, 100.0, 2.0) + whole[12:], 'B 2'),
+    ):
+        with pytest.raises(InputError, match=words):
+            depth_from_message(compressed_message(data, '32FC1; compressedDepth png'))
 
 
 def test_depth_and_pictures_are_told_apart():

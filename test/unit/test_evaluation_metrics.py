@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from netvlad_ros.evaluation.evaluation import candidate_precision
 from netvlad_ros.evaluation.metrics import (
     NO_MATCH,
     Decisions,
@@ -141,9 +142,12 @@ def test_zero_over_zero() -> None:
     assert at_threshold(nothing, 0.5)[0] == 1.0 and math.isnan(at_threshold(nothing, 0.5)[1])
     assert math.isnan(threshold_for_precision(curve, 1.0))
     assert math.isnan(recall_at(np.zeros((2, 10), np.int8), nothing.has_revisit)['1'])
+    assert math.isnan(area_under(curve)) and math.isnan(recall_at_precision(curve, 1.0))
+    assert math.isnan(judge(nothing).recall_at_100_precision.value)
     everywhere = Decisions(nothing.scores, nothing.labels, np.asarray([True, True]))
     assert math.isnan(false_alarm_rate(everywhere, 0.0))
     assert recall_at_precision(precision_recall(everywhere), 1.0) == 0.0
+    assert area_under(precision_recall(everywhere)) == 0.0
 
 
 def test_a_match_that_is_neither_right_nor_wrong_is_not_judged(decisions: Decisions) -> None:
@@ -180,6 +184,22 @@ def test_the_bootstrap_keeps_neighbours_together_and_repeats_itself(decisions: D
     again = bootstrap(decisions, lambda d: recall_at_precision(precision_recall(d), 1.0))
     assert first == again and first.low <= first.value <= first.high
     assert judge(decisions).recommended['1.0'].value == pytest.approx(0.8)
+
+
+def test_the_precision_of_all_candidates_at_a_threshold(truth: Truth) -> None:
+    rows = [[], [], [(0, 0.6)], [(0, 0.9), (1, 0.5)], [(2, 0.7), (1, 0.55), (3, 0.99)]]
+    replay = SimpleNamespace(
+        index_of={10 + i: i for i in range(5)},
+        candidates=[
+            [SimpleNamespace(keyframe_id=10 + match, similarity=score) for match, score in row]
+            for row in rows
+        ],
+    )
+    # Two right, two wrong; 3 is masked for 4. The best match of each query alone: one of two.
+    assert candidate_precision(replay, truth, 0.55) == (0.5, 4)
+    assert candidate_precision(replay, truth, 0.8) == (1.0, 1)
+    precision, count = candidate_precision(replay, truth, 0.95)
+    assert math.isnan(precision) and count == 0
 
 
 def test_leave_one_out_judges_each_recording_by_a_threshold_of_the_others():

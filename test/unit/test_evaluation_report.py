@@ -80,7 +80,7 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stamps_that_repeat_or_jump_back_are_counted_and_left_out(
-    sequence: Path, model: Path, tmp_path: Path
+    sequence: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, output = tmp_path / 'looped', tmp_path / 'out'
     shutil.copytree(sequence, folder)
@@ -92,6 +92,7 @@ def test_stamps_that_repeat_or_jump_back_are_counted_and_left_out(
     report = json.loads((output / 'report.json').read_text())
     assert (report['frames'], report['keyframes']) == (7, 4)
     assert report['skipped'] == {'stamp not newer than the last': 3}
+    assert re.search(r'no ground truth.* --poses .* --ground-truth-topic', capsys.readouterr().out)
 
 
 def test_the_command_writes_everything_and_repeats_itself(
@@ -105,6 +106,7 @@ def test_the_command_writes_everything_and_repeats_itself(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])['sources'][0]['keyframes'] == 23
     first, second = (json.loads((o / 'report.json').read_text()) for o in outputs)
     assert all(name in first for name in FIELDS)
+    assert first['keyframes_without_true_pose'] == 0
     assert first['frames'] == 23 and first['skipped'] == {'damaged image': 1}
     assert (first['queries'], first['queries_with_revisit']) == (18, 11)
     assert first['recall_at']['1'] == 1.0
@@ -137,6 +139,8 @@ def test_errors_end_with_one_line(
         ([str(tmp_path / 'absent'), '-o', str(tmp_path / 'o')], 'does not exist'),
         ([str(sequence), '-o', str(tmp_path / 'o'), '--set', 'search.k=3'], 'search.k'),
         ([str(sequence), '-o', str(tmp_path / 'o'), '--set', 'search.exclude_s=-1'], 'allowed'),
+        ([str(sequence), '-o', str(tmp_path / 'o'), '--set', 'search.exclude_s=['], "'['"),
+        ([str(sequence)] * 2 + ['-o', str(tmp_path / 'o')], 'is given twice'),
         (['-o', str(tmp_path / 'o')], 'at least one SOURCE'),
         (['--compare', str(full), str(full)], 'not a report'),
     ):
@@ -232,3 +236,17 @@ def test_a_calibration_recovers_known_probabilities(tmp_path: Path) -> None:
         assert loaded.probability(score) == pytest.approx(probability, abs=0.08)
     all_right = replace(decisions, labels=np.full(1500, RIGHT, dtype=np.int8))
     assert fit_calibration([all_right], 'm@0', 'similarity', {}) is None
+
+
+def test_few_declared_decisions_close_together_still_give_a_calibration() -> None:
+    # A drive that declares something in its last tenth alone: all in one stretch of the drive.
+    scores = np.full(100, -np.inf)
+    scores[91:] = np.linspace(0.1, 0.9, 9)
+    labels = np.where(np.arange(100) >= 95, RIGHT, WRONG).astype(np.int8)
+    one_drive = [Decisions(scores, labels, np.ones(100, bool))]
+    # Four drives that declare one match each.
+    single = [one_drive[0].subset(np.asarray([row])) for row in (91, 92, 98, 99)]
+    for runs in (one_drive, single):
+        fit = fit_calibration(runs, 'm@0', 'similarity', {})
+        assert fit is not None
+        json.dumps(fit.summary(), allow_nan=False)

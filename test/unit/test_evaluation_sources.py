@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Bags, sequence folders and image folders, whole and damaged; the real sequences' counts."""
+"""Bags, whole and damaged, and their topics; the counts of the real sequences."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -14,9 +15,13 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from netvlad_ros.config import DetectorConfig
+from netvlad_ros.cli.evaluate import summary_text
+from netvlad_ros.config import DetectorConfig, from_dict
+from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.evaluation.protocol import split_protocol
+from netvlad_ros.evaluation.report_json import to_report
+from netvlad_ros.evaluation.runner import evaluate_source
 from netvlad_ros.evaluation.sources import Source, Topics, open_source
 from netvlad_ros.evaluation.truth import RIGHT, truth_of_keyframes
 
@@ -70,6 +75,28 @@ class BagMaker:
         message = make(kind, header=header(stamp_ns, 'eye'), height=64, width=96,
                        encoding='16UC1', is_bigendian=0, step=192, data=data)  # fmt: skip
         self.write('/depth', kind, stamp_ns, message)
+
+    def true_pose(self, kind: str, stamp_ns: int, x: float) -> None:
+        """Write a pose on the x axis to /truth, in one of the messages that can hold it."""
+        if kind == 'Odometry':
+            self.odometry('/truth', stamp_ns, x)
+            return
+        rotation = make('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0)
+        values: dict[str, Any] = {'header': header(stamp_ns, 'world')}
+        if kind == 'TransformStamped':
+            shift = make('geometry_msgs/msg/Vector3', x=x, y=0.0, z=0.0)
+            values['child_frame_id'] = 'base_link'
+            values['transform'] = make(
+                'geometry_msgs/msg/Transform', translation=shift, rotation=rotation
+            )
+        else:
+            point = make('geometry_msgs/msg/Point', x=x, y=0.0, z=0.0)
+            pose = make('geometry_msgs/msg/Pose', position=point, orientation=rotation)
+            values['pose'] = pose if kind == 'PoseStamped' else make(
+                'geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=np.zeros(36)
+            )  # fmt: skip
+        kind = f'geometry_msgs/msg/{kind}'
+        self.write('/truth', kind, stamp_ns, make(kind, **values))
 
     def odometry(self, topic: str, stamp_ns: int, x: float, qw: float = 1.0) -> None:
         """Write a pose on the x axis."""
@@ -178,8 +205,63 @@ def test_odometry_that_stops_leaves_frames_without_a_pose(tmp_path: Path) -> Non
 def test_a_missing_topic_names_those_the_bag_has(bag: Path) -> None:
     with pytest.raises(InputError, match=r"no topic 'camera'.*/depth.*/image/compressed.*/odom"):
         open_source(bag, Topics(image='camera'))
-    with pytest.raises(InputError, match=r'not an image.*/odom \(nav_msgs/msg/Odometry\)'):
-        open_source(bag, Topics(image='/odom'))
+    with pytest.raises(InputError, match=r"no topic 'none'"):
+        open_source(bag, Topics(image='none'))
+
+
+@pytest.mark.parametrize('what', ['image', 'camera_info', 'odom', 'depth', 'ground_truth'])
+def test_a_topic_of_another_type_names_those_allowed(bag: Path, what: str) -> None:
+    option = f'--{what.replace("_", "-")}-topic'
+    with pytest.raises(InputError, match=rf"{option} '/tf_static' is tf2_msgs.*allowed.*It has"):
+        open_source(bag, Topics(**{what: 'tf_static'}))
+
+
+@pytest.mark.parametrize(
+    'kind', ['PoseStamped', 'PoseWithCovarianceStamped', 'TransformStamped', 'Odometry']
+)
+def test_ground_truth_may_be_any_stamped_pose(tmp_path: Path, kind: str) -> None:
+    maker = BagMaker(tmp_path / 'bag')
+    maker.static_transform('base_link', 'eye', 0.5)
+    for i in range(3):
+        maker.image(i * S, jpeg(i))
+        maker.true_pose(kind, i * S, 2.0 * i)
+    maker.close()
+    source = open_source(tmp_path / 'bag', Topics(ground_truth='/truth', odom='none'))
+    list(source.frames())
+    assert source.ground_truth.poses is not None
+    assert source.ground_truth.poses.T_world_frame[:, 0, 3].tolist() == [0.0, 2.0, 4.0]
+    assert source.camera.T_base_camera is not None
+
+
+def test_several_topics_of_a_type_are_named_and_none_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = BagMaker(tmp_path / 'bag')
+    maker.image(0, jpeg(0))
+    for topic in ('/wheels', '/visual'):
+        maker.odometry(topic, 0, 0.0)
+    maker.close()
+    source = open_source(tmp_path / 'bag')
+    assert source.topics == Topics(image='/image/compressed')
+    assert '/visual, /wheels: none is used, choose with --odom-topic' in caplog.text
+    chosen = open_source(tmp_path / 'bag', Topics(ground_truth='visual')).topics
+    assert chosen == Topics('/image/compressed', odom='/wheels', ground_truth='/visual')
+
+
+def test_the_chosen_topics_are_printed_and_stored(bag: Path, tmp_path: Path) -> None:
+    descriptor = SimpleNamespace(
+        model_id='same@0', dim=4, recommended_min_similarity=None,
+        compute=lambda images: np.full((len(images), 4), 0.5, dtype=np.float32),
+    )  # fmt: skip
+    config = from_dict(DetectorConfig, {'verification': {'enabled': False}})
+    source = open_source(bag, Topics(depth='none'))
+    report = to_report(evaluate_source(source, cast(Descriptor, descriptor), config, {}), '')
+    assert report['topics'] == {
+        'image': '/image/compressed', 'camera_info': None, 'odom': '/odom', 'depth': None,
+        'ground_truth': '/ground_truth/odom',
+    }  # fmt: skip
+    text = summary_text(report, tmp_path)
+    assert 'topics: image /image/compressed, camera_info none, odom /odom, depth none' in text
 
 
 @pytest.mark.parametrize('share', [0.0, 0.3, 0.9])
@@ -198,23 +280,22 @@ def test_what_is_no_recording_says_what_was_expected(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_images_with_tum_poses_are_paired_by_stamp_or_order(tmp_path: Path) -> None:
-    images, poses = tmp_path / 'images', tmp_path / 'poses.txt'
-    images.mkdir()
-    for stem in ('1.25', '0.75'):
-        cv2.imwrite(str(images / f'{stem}.png'), picture(1))
-    poses.write_text('# a trajectory\n0.75 0 0 0 0 0 0 1\n1.25 1 0 0 0 0 0 1\n')
-    assert [f.stamp_ns for f in open_source(images, poses=poses).frames()] == [
-        750_000_000, 1_250_000_000,
-    ]  # fmt: skip
-    with pytest.raises(InputError, match='--poses'):
-        open_source(images)
-    for old, new in (('1.25', 'b'), ('0.75', 'a')):
-        (images / f'{old}.png').rename(images / f'{new}.png')
-    assert [f.stamp_ns for f in open_source(images, poses=poses).frames()][1] == 1_250_000_000
-    poses.write_text('0.75 0 0 0 0 0 0 2\n')
-    with pytest.raises(InputError, match='length 2'):
-        open_source(images, poses=poses)
+def test_given_poses_go_before_those_of_a_bag_and_of_a_sequence(
+    bag: Path, tmp_path: Path
+) -> None:
+    poses = tmp_path / 'given.txt'
+    poses.write_text('0 7 0 0 0 0 0 1\n5 7 0 0 0 0 0 1\n')
+    folder = tmp_path / 'sequence'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), picture(1))
+    (folder / 'frames.csv').write_text('image,stamp_s\na.png,0\n')
+    (folder / 'groundtruth.txt').write_text('0 3 0 0 0 0 0 1\n')
+    for path in (bag, folder):
+        source = open_source(path, poses=poses)
+        list(source.frames())
+        track = source.ground_truth.poses
+        assert track is not None and (track.frame, len(track.stamps_ns)) == ('camera', 2)
+        assert track.T_world_frame[:, 0, 3].tolist() == [7.0, 7.0]
 
 
 def test_an_unknown_protocol_setting_is_refused() -> None:

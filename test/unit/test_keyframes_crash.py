@@ -169,6 +169,44 @@ def test_power_cut(durability: str, shim: Path, tmp_path: Path) -> None:
         shutil.rmtree(left)
 
 
+def test_flush_beside_a_reader_survives_a_power_cut(shim: Path, tmp_path: Path) -> None:
+    code = (
+        'import sys; sys.path.insert(0, sys.argv[2])\n'
+        'import mapping_runs as m, os, sqlite3\n'
+        'store = m.KeyframeMap.open(sys.argv[1], m.MODEL, m.DIM)\n'
+        'def add():\n'
+        '    store.add(m.Frame(len(store), None), m.vector_of(len(store)), None,\n'
+        '        m.jpeg_of(len(store)))\n'
+        '    store.flush()\n'
+        'add()\n'
+        'reader = sqlite3.connect(sys.argv[1] + "/map.sqlite", isolation_level=None)\n'
+        'reader.execute("BEGIN")\n'
+        'reader.execute("SELECT * FROM keyframes").fetchall()\n'
+        'add()\n'
+        'os.write(os.open(sys.argv[1] + ".acks", os.O_WRONLY | os.O_CREAT), b"2")\n'
+        'os._exit(0)\n'
+    )
+    folder, log = tmp_path / 'map', tmp_path / 'log'
+    folder.mkdir()
+    environment = os.environ | {
+        'LD_PRELOAD': str(shim), 'SHIM_FOLDER': str(folder), 'SHIM_LOG': str(log),
+        'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), *sys.path]),
+    }
+    result = subprocess.run(
+        [sys.executable, '-c', code, folder, HERE], env=environment, capture_output=True,
+        text=True, check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for seed in range(8):
+        disk, left = Disk(), tmp_path / f'cut_{seed}'
+        for operation in records(log):
+            if operation[1].endswith('.acks'):
+                break
+            disk.do(*operation)
+        disk.cut(str(folder), left, random.Random(seed))
+        mapping_runs.check(left, 2)
+
+
 @pytest.mark.parametrize('full_after', [30_000, 90_000, 250_000])
 def test_full_disk_is_a_clear_error_and_keeps_what_is_stored(
     full_after: int, shim: Path, tmp_path: Path

@@ -18,6 +18,7 @@ import pytest
 
 from netvlad_ros.errors import ConfigError, InputError, MapError
 from netvlad_ros.keyframes import Exclusion, KeyframeMap, MapConfig, schema
+from netvlad_ros.keyframes.blocks import DescriptorBlocks
 from netvlad_ros.types import (
     Camera,
     ClosureStatus,
@@ -134,6 +135,24 @@ def test_float32_search_tells_apart_what_float16_cannot(tmp_path: Path) -> None:
             assert [n.keyframe_id for n in store.search(query, 3)] == [ids[i] for i in best]
 
 
+def test_a_search_reads_few_of_thousands_of_look_alikes(
+    tmp_path: Path, small_blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(6)
+    vectors = unit_vectors(1) + 1e-5 * rng.standard_normal((3000, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    read, rows_read = DescriptorBlocks.read, []
+    with KeyframeMap.open(tmp_path, MODEL, DIM) as store:
+        fill(store, vectors)
+        monkeypatch.setattr(
+            DescriptorBlocks, 'read',
+            lambda blocks, rows: rows_read.append(len(rows)) or read(blocks, rows),
+        )
+        found = store.search(vectors[0], 3)
+    assert sum(rows_read) <= 16 * (3 + 16)
+    assert found[0].similarity > 0.9999
+
+
 def test_reopened_map_has_everything(kind) -> None:
     path, config = kind
     if path is None:
@@ -187,6 +206,27 @@ def test_reopened_map_has_everything(kind) -> None:
         store.begin_session('next')
         keyframe, visit = store.add(frame(0), vectors[0])
         assert keyframe.id == first + 70 and visit.is_new and visit.place_id == first + 70
+
+
+def test_only_a_map_in_memory_says_so(kind) -> None:
+    path, config = kind
+    with KeyframeMap.open(path, MODEL, DIM, config) as store:
+        assert store.is_in_memory == (path is None)
+
+
+def test_paths_of_a_launch_line_may_begin_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with KeyframeMap.open('~/maps/office', MODEL, DIM) as store:
+        assert store.path == tmp_path / 'maps' / 'office'
+        store.save_copy('~/copy')
+    for name in ('maps/office', 'copy'):
+        assert (tmp_path / name / 'map.sqlite').is_file()
+    assert not (tmp_path / '~').exists()
+    with pytest.raises(MapError, match='no such user'):
+        KeyframeMap.open('~no_such_user/map', MODEL, DIM)
 
 
 def test_a_bad_descriptor_changes_nothing(kind) -> None:

@@ -172,19 +172,20 @@ def test_verify_names_each_damaged_record_and_salvage_keeps_the_others(tmp_path:
     report = verify(folder)
     assert {(fault.table, fault.key) for fault in report.faults} == {
         ('descriptors', '12'), ('keyframes', '4'), ('thumbnails', '7'), ('closures', '20-5'),
-        ('keyframes', '9'), ('keyframes', '24'),
+        ('places', '9'),
     }
-    with pytest.raises(MapError, match='6 damaged records, 4 keyframes are lost'):
+    with pytest.raises(MapError, match='5 damaged records, 2 keyframes are lost'):
         netvlad_map('verify', folder)
     summary = netvlad_map('verify', folder, '--salvage', tmp_path / 'saved')
-    assert summary['saved'] == 26
+    assert summary['saved'] == 28
     assert verify(tmp_path / 'saved').faults == ()
     with KeyframeMap.open(tmp_path / 'saved', MODEL, DIM, read_only=True) as store:
         ids = [keyframe.id for keyframe in store.keyframes()]
-        assert ids == [i for i in range(30) if i not in {4, 9, 12, 24}]
+        assert ids == [i for i in range(30) if i not in {4, 12}]
         np.testing.assert_array_equal(store.descriptors(ids), vectors[ids])
         assert store.thumbnail(7) is None and store.thumbnail(8) is not None
-        assert len(store.closures()) == 15 - 4  # 19-4, 20-5, 24-9, 27-12
+        assert len(store.closures()) == 15 - 3  # 19-4, 20-5, 27-12
+        assert store.place(9) == (9, [9, 24], 2)  # made anew
 
 
 @pytest.mark.parametrize('left', ['half', 'nothing', 'no file'])
@@ -222,6 +223,25 @@ def test_damaged_database_pages_are_named(tmp_path: Path) -> None:
     database.write_bytes(content)
     named = {int(fault.key) for fault in verify(folder).faults if fault.table == 'thumbnails'}
     assert 50 in named and len(named) < 20
+
+
+def test_a_damaged_keyframe_is_left_out_of_a_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / 'map'
+    vectors = make_map(folder)
+    block = folder / 'block_000000.bin'
+    flip(block, block.stat().st_size - (30 - 12) * DIM * 4 + 5)  # descriptor of keyframe 12
+    with KeyframeMap.open(folder, MODEL, DIM, read_only=True) as store:
+        assert store.damaged == [12]
+        assert store.save_copy(tmp_path / 'copy') == 29
+    assert '29 keyframes; 1 of' in caplog.text and 'were left out: [12]' in caplog.text
+    assert verify(tmp_path / 'copy').faults == ()
+    with KeyframeMap.open(tmp_path / 'copy', MODEL, DIM, read_only=True) as store:
+        ids = [keyframe.id for keyframe in store.keyframes()]
+        assert ids == [i for i in range(30) if i != 12]
+        np.testing.assert_array_equal(store.descriptors(ids), vectors[ids])
+        assert 27 not in {c.query.id for c in store.closures()} and len(store.closures()) == 14
 
 
 def test_a_block_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -12,10 +13,14 @@ from scipy.io import savemat
 
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.images import ImageFiles, ImageMap, read_rgb, unreadable
-from netvlad_ros.training.places import check_files, self_check
+from netvlad_ros.image_files import read_rgb
+from netvlad_ros.training.images import ImageFiles, ImageMap, unreadable
+from netvlad_ros.training.mining import Miner
+from netvlad_ros.training.places import PlaceDataset, PlaceImages, check_files, self_check
 from netvlad_ros.training.readers import open_dataset
-from netvlad_ros.training.relations import PlaceSampler, joined, relations_of
+from netvlad_ros.training.recall import recall_at, search
+from netvlad_ros.training.relations import PlaceSampler, Relations, joined, relations_of
+from netvlad_ros.training.settings import TripletConfig
 
 
 @pytest.mark.parametrize(
@@ -59,13 +64,69 @@ def write_struct(path: Path, **more) -> None:
     savemat(path, {'dbStruct': struct})
 
 
-def test_time_machine_leaves_out_images_of_the_same_stamp(tmp_path):
+@pytest.fixture
+def time_machine(tmp_path) -> PlaceDataset:
+    """Return a dataset of which query 1 has images of its own stamp within and beyond 25 m."""
     stamps = np.repeat([2009.0, 2012.0], 12)
     write_struct(tmp_path / 'tm.mat', dbTimeStamp=stamps, qTimeStamp=np.array([2009.0, 2012.0]))
-    dataset = open_dataset(tmp_path / 'tm.mat')
-    for row, stamp in zip(dataset.right(), (2009.0, 2012.0), strict=True):
-        assert (stamps[row] != stamp).all()
-    assert len(dataset.right()[0]) > 0
+    return open_dataset(tmp_path / 'tm.mat')
+
+
+def test_time_machine_leaves_out_images_of_the_same_stamp(time_machine):
+    stamps = time_machine.database.stamp
+    for rows in (time_machine.right(), time_machine.positives()):
+        for row, stamp in zip(rows, (2009.0, 2012.0), strict=True):
+            assert (stamps[row] != stamp).all()
+    assert len(time_machine.right()[0]) > 0
+    with pytest.raises(InputError, match='time stamps are needed'):
+        replace(time_machine, queries=replace(time_machine.queries, stamp=None))
+
+
+def test_time_machine_draws_negatives_by_distance_only(time_machine):
+    away_m = np.linalg.norm(time_machine.database.xy_m - time_machine.queries.xy_m[1], axis=1)
+    assert (time_machine.database.stamp[away_m <= 25.0] == 2012.0).any()
+    descriptors = np.random.default_rng(0).standard_normal((26, 4))
+    config = TripletConfig(negatives=24, margin=4.0, only_violating=False)
+    mined = Miner(time_machine, config).mine(
+        1, descriptors[24:], descriptors[:24], np.random.default_rng(0)
+    )
+    assert mined is not None
+    assert sorted(mined.negatives) == np.flatnonzero(away_m > 25.0).tolist()
+
+
+def test_time_machine_judges_a_ranking_without_the_same_stamp(time_machine):
+    stamps = time_machine.database.stamp
+    # The 12 images of the query's own stamp look best, then the right ones.
+    looks = np.where(stamps == 2009.0, 0.9, 0.1).astype(np.float32)
+    right = time_machine.right()[0]
+    looks[right[0]] = 0.5
+    found = recall_at(
+        looks[None], np.eye(24, dtype=np.float32), [right], (1, 2),
+        stamps=(np.array([2009.0]), stamps),
+    )  # fmt: skip
+    assert found.values == {1: 1.0, 2: 1.0} and found.ranked[0, 0] == right[0]
+    # Ten times the depth is searched, as by the authors: here nothing else is among those.
+    nothing = search(
+        looks[None], np.eye(24, dtype=np.float32), 1, stamps=(np.array([2009.0]), stamps)
+    )
+    assert nothing.tolist() == [[-1]]
+
+
+@pytest.mark.parametrize(
+    ('database', 'queries'),
+    [('images', 'queries'), ('images', 'query'), ('images', 'images'), ('', 'queries_real'),
+     ('', '')],
+)  # fmt: skip
+def test_images_are_found_where_the_authors_keep_them(tmp_path, database, queries):
+    write_struct(tmp_path / 'a.mat')
+    for folder, count in ((database, 24), (queries, 2)):
+        for number in range(count):
+            (tmp_path / 'root' / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'root' / folder / f'{number:03}.jpg').touch()
+    dataset = open_dataset(tmp_path / 'a.mat', images=tmp_path / 'root')
+    check_files(dataset)
+    assert dataset.database.paths[3] == tmp_path / 'root' / database / '003.jpg'
+    assert dataset.queries.paths[1] == tmp_path / 'root' / queries / '001.jpg'
 
 
 def test_tokyo247_groups_twelve_cutouts_and_finds_png_files(tmp_path):
@@ -91,21 +152,26 @@ def write_image(path: Path, size_wh=(40, 30)) -> None:
     cv2.imwrite(str(path), noise)
 
 
-def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
-    at = tmp_path / 'cam@home'
-    for side, east in (('database', 10), ('database', 50), ('queries', 12)):
-        write_image(at / f'train/{side}/@{east:010.2f}@4477000.00@17@T@@@p@@90@@@@20240102@@.jpg')
-    utm = open_dataset(at)
-    assert utm.database.xy_m[:, 0].tolist() == [10, 50] and utm.database.heading_deg[0] == 90
-    city = tmp_path / 'msls/train_val/oslo'
+def write_city(city: Path, east_m: float, north_m: float) -> None:
+    """Write a city of Mapillary SLS with one image and one panorama on each side."""
     for side in ('database', 'query'):
         (city / side).mkdir(parents=True)
         (city / side / 'raw.csv').write_text(
             ',key,lon,lat,ca,captured_at,pano\n0,a,0,0,1,2019-01-02,False\n1,b,0,0,1,2019-01-02,True\n'
         )
         (city / side / 'postprocessed.csv').write_text(
-            ',key,easting,northing,night,view_direction\n0,a,10,20,False,Forward\n1,b,1,2,False,Side\n'
+            ',key,easting,northing,night,view_direction\n'
+            f'0,a,{east_m},{north_m},False,Forward\n1,b,1,2,False,Side\n'
         )
+
+
+def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
+    at = tmp_path / 'cam@home'
+    for side, east in (('database', 10), ('database', 50), ('queries', 12)):
+        write_image(at / f'train/{side}/@{east:010.2f}@4477000.00@17@T@@@p@@90@@@@20240102@@.jpg')
+    utm = open_dataset(at)
+    assert utm.database.xy_m[:, 0].tolist() == [10, 50] and utm.database.heading_deg[0] == 90
+    write_city(tmp_path / 'msls/train_val/oslo', 10, 20)
     msls = open_dataset(tmp_path / 'msls')
     assert len(msls.database) == 1 and msls.queries.xy_m.tolist() == [[10, 20]]
     np.savez(tmp_path / 'l.npz', utmDb=np.zeros((2, 2)), utmQ=np.ones((1, 2)), posDistThr=10.0,
@@ -116,6 +182,39 @@ def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
     )
     table = open_dataset(tmp_path / 't.csv')
     assert [len(table.database), len(table.queries)] == [1, 1]
+
+
+def test_cities_of_all_continents_are_one_dataset_but_of_no_test_split(tmp_path):
+    # cph and sf, and of those that train the ones nearest to and farthest from the equator.
+    for name, east_m, north_m in (
+        ('cph', 347e3, 6174e3), ('sf', 551e3, 4180e3),
+        ('kampala', 453e3, 35e3), ('nairobi', 257e3, 9858e3),
+    ):  # fmt: skip
+        write_city(tmp_path / 'train_val' / name, east_m, north_m)
+    for split in ('train', 'val'):
+        assert self_check(open_dataset(tmp_path, split)).database == 2
+    with pytest.raises(InputError, match=r"no split 'test', allowed: train, val \(cph, sf\)"):
+        open_dataset(tmp_path, 'test')
+    assert len(open_dataset(tmp_path / 'train_val/cph', 'test').queries) == 1
+    city = open_dataset(tmp_path / 'train_val/cph', 'val')
+    far_mm = replace(city.queries, xy_m=1000.0 * city.queries.xy_m)
+    with pytest.raises(InputError, match='must be east and north in metres'):
+        self_check(replace(city, queries=far_mm))
+
+
+@pytest.mark.parametrize('name', ['t.csv', 'msls/query/raw.csv', 'n_db.txt'])
+def test_a_list_that_is_not_utf8_is_refused_with_what_to_do(tmp_path, name):
+    (tmp_path / 't.csv').write_text('path,east_m,north_m\nstrasse,1,2\n')
+    write_city(tmp_path / 'msls', 10, 20)
+    np.savez(tmp_path / 'n.npz', utmDb=np.zeros((1, 2)), utmQ=np.ones((1, 2)))
+    for side in ('db', 'q'):
+        (tmp_path / f'n_{side}.txt').write_text('strasse\n')
+    file = tmp_path / name
+    file.write_bytes(file.read_text().replace('ss', 'ß').replace('key', 'keyß').encode('cp1252'))
+    path = {'t.csv': file, 'n_db.txt': tmp_path / 'n.npz'}.get(name, tmp_path / 'msls')
+    with pytest.raises(InputError, match=r'is not UTF-8 .*: save it as UTF-8') as error:
+        open_dataset(path)
+    assert repr(str(file)) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +255,25 @@ def test_bad_images_are_counted_or_refused(tmp_path):
     assert unreadable([*good, cut, tiny]) == [40, 41]
     with pytest.raises(InputError, match='2 of 4 images cannot be used'):
         unreadable([good[0], cut, tiny, good[1]])
+
+
+def test_a_jpeg_ends_where_its_own_picture_ends(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    plain = cv2.imencode('.jpg', photo)[1].tobytes()
+    progressive = cv2.imencode('.jpg', photo, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    thumbnail = b'Exif\0\0' + plain[:300] + b'\xff\xd9'
+    path = tmp_path / 'photo.jpg'
+    for whole in (plain, progressive):
+        segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
+        phone = whole[:2] + segment + whole[2:]
+        path.write_bytes(whole)
+        expected = read_rgb(path)
+        path.write_bytes(phone + 200 * b'\x5a')
+        np.testing.assert_array_equal(read_rgb(path), expected)
+        for kept in (len(phone) // 2, len(phone) - 2, 2 + len(segment)):
+            path.write_bytes(phone[:kept])
+            with pytest.raises(InputError, match='cut off'):
+                read_rgb(path)
 
 
 def test_the_image_map_equals_the_files(tmp_path):
@@ -202,3 +320,20 @@ def test_a_batch_holds_places_with_hard_negatives_among_them(shared_data):
     alone = replace(val.images, xy_m=100.0 * val.images.xy_m)
     with pytest.raises(InputError, match='a place with one image'):
         PlaceSampler(replace(val, images=alone), 6, 4)
+
+
+def test_hard_negatives_of_a_batch_are_not_kept_for_all_images():
+    rng = np.random.default_rng(0)
+    xy_m = np.repeat(rng.uniform(0, 150, (700, 2)), 2, axis=0)
+    relations = Relations(
+        PlaceImages(tuple(Path(f'{n}') for n in range(len(xy_m))), xy_m), 0.1, 25.0
+    )
+    tracemalloc.start()
+    sampler = PlaceSampler(relations, 6, 2)
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert peak_mb < 5
+    for anchor in (0, 700, 1399):
+        away_m = np.linalg.norm(xy_m - xy_m[anchor], axis=1)
+        expected = np.flatnonzero((away_m > 25.0) & (away_m <= 250.0))
+        np.testing.assert_array_equal(sampler._hard(anchor), expected)

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,22 @@ from netvlad_ros.training.relations import Relations
 from netvlad_ros.training.settings import ModernConfig
 
 PLACES, PER_PLACE = 30, 3
+
+
+class KilledError(Exception):
+    """The run was ended."""
+
+
+def killed_at(last):
+    """Return a progress function that ends a run at a step, as a kill does."""
+
+    def progress(steps, **_):
+        for step in steps:
+            if step == last:
+                raise KilledError
+            yield step
+
+    return progress
 
 
 class Pixels:
@@ -79,17 +96,8 @@ def test_training_helps_and_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert whole.judge(data).average_precision > before.average_precision + 0.1
     first = ModernTrainer(make_network(), data, data, CONFIG, tmp_path / 'parts')
 
-    class KilledError(Exception):
-        pass
-
-    def until_17(steps, **_):
-        for step in steps:
-            if step == 17:
-                raise KilledError
-            yield step
-
     with pytest.raises(KilledError):
-        first.run(progress=until_17)
+        first.run(progress=killed_at(17))
     second = ModernTrainer(make_network(), data, data, CONFIG, tmp_path / 'parts')
     resumed = second.run(resume=True)
     np.testing.assert_allclose(resumed, losses, atol=1e-6, rtol=0)
@@ -163,6 +171,18 @@ def test_recall_counts_every_query_and_suppression_keeps_one_image_a_panorama():
     assert search(queries[:1], database, 2, panorama, 3).tolist() == [[0, 3]]
     suppressed = recall_at(queries, database, right, (1, 2), panorama)
     assert suppressed.values[2] == 2 / 3
+
+
+def test_search_needs_no_copy_of_the_database_in_an_index(monkeypatch):
+    rng = np.random.default_rng(0)
+    # Whole numbers, so that many similarities are equal.
+    database = rng.integers(-1, 2, (5000, 4)).astype(np.float32)
+    queries = rng.integers(-1, 2, (30, 4)).astype(np.float32)
+    index = faiss.IndexFlatIP(4)
+    index.add(database)
+    _, expected = index.search(queries, 25)
+    monkeypatch.setattr(faiss, 'IndexFlatIP', None)
+    np.testing.assert_array_equal(search(queries, database, 25), expected)
 
 
 def test_intervals_are_over_positions_not_queries():

@@ -112,33 +112,40 @@ def test_the_recipes_are_those_of_the_ports():
 
 
 def write_places(folder: Path) -> Path:
-    """Write 6 places 30 m apart, 3 images each, as a table."""
+    """Write 6 places 30 m apart as a table, each of 3 images that train and 2 held-out ones."""
     folder.mkdir()
     rows = ['path,east_m,north_m,split,role']
     rng = np.random.default_rng(0)
     for place in range(6):
         look = cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64))
-        for n in range(3):
+        for n in range(5):
             noisy = look + rng.normal(0, 40, look.shape)
             cv2.imwrite(str(folder / f'{place}{n}.jpg'), noisy.clip(0, 255).astype(np.uint8))
-            role = 'query' if n == 2 else 'database'
-            rows.append(f'{place}{n}.jpg,{30 * place},{2 * n},train,{role}')
+            role = 'query' if n in (2, 4) else 'database'
+            split = 'train' if n < 3 else 'val'
+            rows.append(f'{place}{n}.jpg,{30 * place},{2 * n},{split},{role}')
     table = folder / 'images.csv'
     table.write_text('\n'.join(rows) + '\n')
     return table
 
 
-@pytest.mark.parametrize('recipe', ['nanne', 'benchmark'])
-def test_the_recipes_run_from_the_command_line(tmp_path, capsys, recipe):
+def write_start(path: Path) -> DescriptorNetwork:
+    """Write the bundle that training starts from."""
     torch.manual_seed(0)
-    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
     network = DescriptorNetwork(
         InputPolicy(height=64, width=96), make_backbone('mobilenet_v3_small_s16'),
         AveragePooling(), whitening_from(torch.randn(16, 48) / 7, torch.zeros(16)),
     )  # fmt: skip
-    save_bundle(start, network, BundleInfo('start'))
+    save_bundle(path, network, BundleInfo('start'))
+    return network
+
+
+@pytest.mark.parametrize('recipe', ['nanne', 'benchmark'])
+def test_the_recipes_run_from_the_command_line(tmp_path, capsys, recipe):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    network = write_start(start)
     command = f"""train {table} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
-        --val-split train --epochs 2 --json"""
+        --epochs 2 --json"""
     assert main(command.split()) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result['batches'] > 0 and set(result['after']) == {'1', '5', '10'}
@@ -149,3 +156,57 @@ def test_the_recipes_run_from_the_command_line(tmp_path, capsys, recipe):
     assert training['config']['margin'] == TRIPLET_RECIPES[recipe].margin
     before, after = (net.whitening.weight for net in (network, trained.network))
     assert 0 < float((before - after).detach().abs().max()) < 0.1
+
+
+@pytest.mark.parametrize('recipe', ['relja', 'modern'])
+def test_a_held_out_part_that_trains_is_refused(tmp_path, capsys, recipe):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    rows = [line.split(',') for line in table.read_text().splitlines()]
+    unsplit = tmp_path / 'places/unsplit.csv'
+    unsplit.write_text(''.join(','.join([*row[:3], row[4]]) + '\n' for row in rows))
+    for data in (f'{unsplit}', f'{table} --val {table} --val-split train'):
+        command = f"""train {data} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
+            --epochs 1 --steps 1"""
+        assert main(command.split()) == 1
+        error = capsys.readouterr().err
+        assert 'the very images that train' in error
+        assert "others with --val FILE, or --val-split ''" in error
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_continues_only_as_it_was(tmp_path, capsys):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    common = f'train {table} --model {start} --output {tmp_path / "run"} --val-split='
+    assert main([*common.split(), '--recipe', 'relja', '--epochs', '1']) == 0
+    for options, named in (
+        ('--recipe modern --steps 1', "recipe 'relja', now it is 'modern'"),
+        ('--recipe nanne --epochs 1', "recipe 'relja', now it is 'nanne'"),
+        ('--recipe relja --epochs 1 --margin 0.2', 'config.margin 0.1, now it is 0.2'),
+        ('--recipe relja --epochs 1 --train-layers', 'train_layers None, now it is []'),
+        ('--recipe relja --epochs 1 --split val', 'data_hash'),
+    ):
+        capsys.readouterr()
+        assert main([*common.split(), '--resume', *options.split()]) == 1
+        assert named in capsys.readouterr().err
+    assert main([*common.split(), '--resume', '--recipe', 'relja', '--epochs', '2']) == 0
+    log = (tmp_path / 'run/log.jsonl').read_text().splitlines()
+    assert [json.loads(line)['epoch'] for line in log] == [1, 2]
+    capsys.readouterr()
+    assert main([*common.split(), '--resume', '--recipe', 'relja', '--epochs', '1']) == 1
+    assert 'config.epochs 2, now it is 1' in capsys.readouterr().err
+
+
+def test_a_modern_run_does_not_continue_as_another_recipe(tmp_path, capsys):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    common = f'train {table} --model {start} --output {tmp_path / "run"} --val-split='
+    modern = f'{common} --recipe modern --steps 2 --places 3 --per-place 2 --views 1'
+    assert main(modern.split()) == 0
+    for options, named in (
+        (f'{common} --recipe relja --epochs 1', "recipe 'modern', now it is 'relja'"),
+        (f'{modern} --augment-turn-deg 3', 'config.augment.turn_deg'),
+    ):
+        assert main([*options.split(), '--resume']) == 1
+        assert named in capsys.readouterr().err

@@ -18,7 +18,8 @@ from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import AveragePooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.images import CroppedFiles, ImageFiles, read_rgb
+from netvlad_ros.image_files import read_rgb
+from netvlad_ros.training.images import CroppedFiles, ImageFiles
 from netvlad_ros.training.retrieval import judge, open_retrieval, retrieval_kind
 
 WIDTH, HEIGHT = 96, 64

@@ -15,8 +15,8 @@ from netvlad_ros.training.triplet import TripletTrainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_training_modern import CONFIG as MODERN
+from test_training_modern import KilledError, killed_at, make_network
 from test_training_modern import make_data as make_places
-from test_training_modern import make_network
 from test_training_triplet import CONFIG, Linear, make_data
 
 TRAIN = {'train/loss', 'train/lr', 'train/violating_share', 'train/images_per_s'}
@@ -57,18 +57,9 @@ def test_curves_of_place_labelled_training_go_on_after_a_resume(tmp_path):
     data = make_places()
     whole = ModernTrainer(make_network(), data, data, MODERN, tmp_path / 'whole').run()
 
-    class KilledError(Exception):
-        pass
-
-    def until_17(steps, **_):
-        for step in steps:
-            if step == 17:
-                raise KilledError
-            yield step
-
     first = ModernTrainer(make_network(), data, data, MODERN, tmp_path / 'parts')
     with pytest.raises(KilledError):
-        first.run(progress=until_17)
+        first.run(progress=killed_at(17))
     first.board.close()
     ModernTrainer(make_network(), data, data, MODERN, tmp_path / 'parts').run(resume=True)
     curves = read_back(tmp_path / 'parts')

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weakly supervised training against a slow NumPy implementation of the paper, and resuming it."""
 
+from dataclasses import replace
 import os
 from pathlib import Path
 import signal
@@ -14,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from netvlad_ros.errors import ModelError
-from netvlad_ros.training.mining import Miner
+from netvlad_ros.errors import InputError, ModelError
+from netvlad_ros.training.mining import Miner, Tuple
 from netvlad_ros.training.places import PlaceDataset, PlaceImages
 from netvlad_ros.training.settings import TRIPLET_RECIPES, TripletConfig
 from netvlad_ros.training.triplet import TripletData, TripletTrainer
@@ -133,11 +134,13 @@ def reference(data: TripletData, config: TripletConfig) -> tuple[list[float], np
                     rng = np.random.default_rng([config.seed, 2, epoch, int(q)])
                     sampled = list(rng.permutation(pool)[: config.sampled])
                     sampled += [d for d in memory.get(q, []) if d not in sampled]
+                    sampled.sort(key=far)
+                    memory[q] = sampled[: config.negatives]
                     hard = [d for d in sampled if far(d) < far(best) + config.margin]
-                    hard = sorted(hard, key=far)[: config.negatives]
+                    hard = hard[: config.negatives]
                     if not hard:
                         continue
-                    memory[q], any_tuple = hard, True
+                    any_tuple = True
                     x_q, x_p = raw(data.queries, q), raw(data.database, best)
                     d_q, d_p = describe(x_q), describe(x_p)
                     for d in hard:
@@ -150,11 +153,11 @@ def reference(data: TripletData, config: TripletConfig) -> tuple[list[float], np
                             gradient += back(x_p, 2 * (d_p - d_q))
                             gradient += back(x_n, 2 * (d_q - d_n))
                 if any_tuple:
-                    count = max(1, violating)
-                    step = gradient / count + config.weight_decay * weight
+                    losses.append(total / violating if violating else 0.0)
+                if violating:
+                    step = gradient / violating + config.weight_decay * weight
                     velocity = config.momentum * velocity + step
                     weight -= rate * velocity
-                    losses.append(total / count)
     return losses, weight
 
 
@@ -168,11 +171,56 @@ def test_losses_and_weights_equal_the_slow_implementation(tmp_path):
     np.testing.assert_allclose(trainer.network.weight.detach(), weight, atol=1e-5, rtol=0)
 
 
+def test_data_without_negatives_are_refused(tmp_path):
+    data = make_data(places=1)
+    with pytest.raises(InputError, match=r'all database images lie within 25 m of it: add images'):
+        TripletTrainer(Linear(), data, None, CONFIG, tmp_path)
+    far = replace(data.dataset.database, xy_m=data.dataset.database.xy_m + 100.0)
+    lost = replace(data, dataset=replace(data.dataset, database=far))
+    with pytest.raises(InputError, match='no query has a positive'):
+        TripletTrainer(Linear(), lost, None, CONFIG, tmp_path)
+
+
 def test_cache_interval_doubles_when_the_rate_halves(tmp_path):
     trainer = TripletTrainer(Linear(), make_data(), None, TRIPLET_RECIPES['relja'], tmp_path)
     assert [trainer.cache_interval(e) for e in (0, 4, 5, 10)] == [1000, 1000, 2000, 4000]
     nanne = TripletTrainer(Linear(), make_data(), None, TRIPLET_RECIPES['nanne'], tmp_path)
     assert nanne.cache_interval(10) == 1000
+
+
+def test_validation_takes_images_of_the_same_stamp_out_of_the_ranking(tmp_path):
+    data = make_data()
+    config = replace(CONFIG, epochs=1)
+    plain = TripletTrainer(Linear(), data, None, config, tmp_path).validate(data)
+    # Of three images of a place the first one, which looks like the queries, is of their stamp.
+    stamps = np.tile([1.0, 2.0, 2.0], len(data.database) // 3)
+    dataset = replace(
+        data.dataset, same_stamp_is_trivial=True,
+        database=replace(data.dataset.database, stamp=stamps),
+        queries=replace(data.dataset.queries, stamp=np.ones(len(data.queries))),
+    )  # fmt: skip
+    rest = np.flatnonzero(stamps == 2.0)
+    smaller = replace(data.dataset, database=data.dataset.database.take(rest))
+    expected = TripletData(smaller, Pixels(data.database.images[rest]), data.queries)
+    trainer = TripletTrainer(Linear(), data, None, config, tmp_path)
+    found = trainer.validate(replace(data, dataset=dataset))
+    assert found == trainer.validate(expected) != plain
+
+
+def test_random_negatives_do_not_depend_on_the_cache():
+    data = make_data()
+    config = replace(CONFIG, mining='random', only_violating=False)
+    miner = Miner(data.dataset, config)
+    chosen = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        queries = rng.standard_normal((len(data.queries), DIM))
+        database = rng.standard_normal((len(data.database), DIM))
+        mined = miner.mine(5, queries, database, np.random.default_rng(7))
+        assert mined is not None
+        chosen.append(sorted(mined.negatives))
+    assert chosen[0] == chosen[1] and len(chosen[0]) == config.negatives
+    assert not miner.memory
 
 
 def test_negatives_are_remembered(tmp_path):
@@ -185,6 +233,48 @@ def test_negatives_are_remembered(tmp_path):
     second = miner.mine(0, queries, database, np.random.default_rng(1))
     assert first is not None and second is not None
     assert set(first.negatives) < set(second.negatives)
+
+
+@pytest.mark.parametrize(('recipe', 'kept'), [('relja', 4), ('nanne', 1), ('benchmark', 4)])
+def test_what_is_remembered_is_that_of_the_recipe(recipe, kept):
+    data = make_data()
+    config = replace(TRIPLET_RECIPES[recipe], negatives=4)
+    miner = Miner(data.dataset, config)
+    queries = np.zeros((len(data.queries), DIM), np.float16)
+    database = np.ones((len(data.database), DIM), np.float16)
+    query = int(miner.trainable[0])
+    database[miner.positives[query]] = 0
+    far = np.flatnonzero(~np.isin(np.arange(len(database)), miner.near[query]))
+    database[far[:3]] = 0.5
+    # None violates: the authors remember the nearest all the same, the port by Nanne does not.
+    mined = miner.mine(query, queries, database, np.random.default_rng(0))
+    assert (mined is None) == config.only_violating
+    remembered = miner.memory.get(query, ())
+    assert len(remembered) == (0 if recipe == 'nanne' else 4)
+    assert recipe == 'nanne' or set(far[:3]) < set(remembered)
+    database[far[5]] = 0
+    mined = miner.mine(query, queries, database, np.random.default_rng(0))
+    assert mined is not None and mined.negatives[0] == far[5]
+    assert len(mined.negatives) == (1 if config.only_violating else 4)
+    assert len(miner.memory[query]) == kept and miner.memory[query][0] == far[5]
+
+
+@pytest.mark.parametrize(('divide_by', 'moves'), [('violating', False), ('all', True)])
+def test_without_a_violating_triplet_the_paper_takes_no_step(tmp_path, divide_by, moves):
+    data = make_data()
+    config = replace(CONFIG, lr=1e-4, margin=0.0, divide_by=divide_by)
+    trainer = TripletTrainer(Linear(), data, None, config, tmp_path)
+    query, database = (
+        trainer.network(torch.from_numpy(images.images)).detach().numpy()
+        for images in (data.queries, data.database)
+    )
+    order = np.square(query[0] - database).sum(axis=1).argsort()
+    # The first tuple is the hardest there is and leaves a momentum, the second one the easiest.
+    trainer._one_batch([Tuple(0, int(order[-1]), order[:2])])
+    before = trainer.network.weight.detach().clone()
+    trainer._one_batch([Tuple(0, int(order[0]), order[-2:])])
+    assert trainer.losses[0] > 0 and trainer.losses[1] == 0
+    assert bool((trainer.network.weight != before).any()) == moves
 
 
 SCRIPT = textwrap.dedent("""
