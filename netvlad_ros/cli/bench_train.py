@@ -68,14 +68,14 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     from netvlad_ros.image_files import image_paths
     from netvlad_ros.training.features import BATCH, describe_rows, feature_map
     from netvlad_ros.training.frozen import fast_forward
-    from netvlad_ros.training.images import ImageFiles, ImageMap
+    from netvlad_ros.training.images import ImageFiles, ImageMap, at_one_size
     from netvlad_ros.training.triplet_loss import tuple_losses
 
     network = _network(args)
     paths = _made_up(folder, args.count) if args.images is None else image_paths([args.images])
     paths = paths[:: max(1, len(paths) // args.count)][: args.count]
     count = len(paths)
-    images = ImageFiles(paths, network.policy)
+    images = ImageFiles(paths, at_one_size(network.policy))
     pixels = torch.from_numpy(images.batch(range(min(BATCH, count))))
     start = time.perf_counter()
     forward = fast_forward(network, pixels[:1])

@@ -4,9 +4,10 @@ r"""Start a model: a pretrained backbone with NetVLAD initialised by k-means.
 
 As the paper's appendix A: 50,000 local features of training database images, 100 of each, all of
 them clustered. Training starts from the result; without this step recall is about halved.
+The paper's images of Pitts30k are 640x480, which --width and --height set.
 
   netvlad cluster pitts30k_train.mat --images pitts/ --backbone vgg16 --weights vgg16.safetensors \
-      --width 640 --height 480 --output start.safetensors      (the size that the paper trains at)
+      --width 640 --height 480 --output start.safetensors
   netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
       --normalise half --clusters 16 --output start.safetensors
   netvlad cluster walks/ --model start.safetensors --pooling vlad --output vlad.safetensors

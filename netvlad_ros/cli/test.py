@@ -115,11 +115,12 @@ def _variants(args: argparse.Namespace) -> Iterator[tuple[str, ModelBundle]]:
 def protocol_of(dataset: PlaceDataset, nms: bool) -> str:
     """Return in one line what a recall figure means."""
     without = sum(len(row) == 0 for row in dataset.right())
+    stamps = '' if dataset.trivial_stamps() is None else ', images of its own stamp taken out'
     return (
         f'protocol: {len(dataset.queries)} queries, all in the denominator ({without} without a '
         f'right answer), {len(dataset.database)} database images, right within '
         f'{dataset.true_radius_m:g} m inclusive, heading ignored, suppression per panorama '
-        f'{"on" if nms else "off"}'
+        f'{"on" if nms else "off"}{stamps}'
     )
 
 
@@ -137,8 +138,9 @@ def _recall(
         for images in (dataset.database, dataset.queries)
     )
     return recall_at(
-        queries, database, dataset.right(), RECALLS, group, dataset.queries.xy_m, args.seed
-    )
+        queries, database, dataset.right(), RECALLS, group, dataset.queries.xy_m, args.seed,
+        dataset.trivial_stamps(),
+    )  # fmt: skip
 
 
 def _shown(label: str, recall: Recall, database: int) -> dict[str, Any]:

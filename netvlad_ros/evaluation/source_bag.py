@@ -23,6 +23,7 @@ from netvlad_ros.evaluation.truth import GroundTruth, PoseTrack
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_messages import depth_from_message, image_from_message
 from netvlad_ros.odometry_buffer import NS_PER_S, OdometryBuffer
+from netvlad_ros.static_transforms import StaticTransforms
 from netvlad_ros.types import Camera, Float32Array, FloatArray, Frame
 
 logger = logging.getLogger(__name__)
@@ -167,12 +168,13 @@ class BagSource:
         base = base or 'base_link'
         statics = [n for n, kind in self._types.items()
                    if kind == _TF_TYPE and n.endswith('tf_static')]
-        edges = {
-            transform.child_frame_id.lstrip('/'): transform
-            for _, message in (self._messages(reader, statics) if statics else ())
-            for transform in message.transforms
-        }
-        return replace(camera, T_base_camera=_chain(edges, base, camera.frame_id))
+        static = StaticTransforms()
+        for _, message in self._messages(reader, statics) if statics else ():
+            try:
+                static.add(message)
+            except InputError as error:
+                logger.warning('%s: %s', self.path, error)
+        return replace(camera, T_base_camera=static.lookup(base, camera.frame_id))
 
     def _messages(self, reader: AnyReader, topics: list[str]) -> Iterator[tuple[str, Any]]:
         connections = [c for c in reader.connections if c.topic in topics]
@@ -293,23 +295,3 @@ def _with_calibration(camera: Camera, info: Any) -> Camera:
         distortion_model=str(info.distortion_model),
         distortion=np.asarray(info.d, dtype=np.float64),
     )
-
-
-def _chain(edges: Mapping[str, Any], base: str, camera: str) -> Optional[FloatArray]:
-    """Return T_base_camera from static transforms by child frame; None if they do not connect."""
-    base, frame = base.lstrip('/'), camera.lstrip('/')
-    T = np.eye(4)
-    for _ in range(len(edges) + 1):
-        if frame == base:
-            return T
-        if frame not in edges:
-            return None
-        transform = edges[frame].transform
-        t, q = transform.translation, transform.rotation
-        try:
-            T = pose_from_xyz_quat((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)) @ T
-        except InputError as error:
-            logger.warning('static transform to %s is broken: %s', frame, error)
-            return None
-        frame = edges[frame].header.frame_id.lstrip('/')
-    return None

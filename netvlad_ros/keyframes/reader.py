@@ -64,11 +64,11 @@ class MapReader:
         except sqlite3.Error as error:
             raise MapError(f'{self.folder}: table {table} is damaged ({error})') from error
 
-    def blocks(self, is_complete: bool = True) -> DescriptorBlocks:
-        """Open the descriptor blocks, maybe of a map that has lost some."""
+    def blocks(self) -> DescriptorBlocks:
+        """Open the descriptor blocks."""
         return DescriptorBlocks(
             self.folder, self.dim, self.dtype, self.count('keyframes'), 'read',
-            self.rows_per_block, is_complete,
+            self.rows_per_block,
         )
 
     def descriptors(self, batch: int = 256) -> Iterator[Float32Array]:

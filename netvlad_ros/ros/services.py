@@ -69,7 +69,7 @@ class MapServices:
             keyframe_map = node.detector.keyframe_map
             response.keyframes = len(keyframe_map)
             if request.path:
-                keyframe_map.save_copy(request.path)
+                response.keyframes = keyframe_map.save_copy(request.path)
                 response.message = f'a copy of the map is at {request.path}'
             elif keyframe_map.is_in_memory:
                 raise MapError('the map is in memory only: give a path')

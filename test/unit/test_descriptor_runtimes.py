@@ -266,7 +266,7 @@ def test_describe_writes_descriptors_and_paths(cache, tmp_path):
     expected = load_descriptor(config).compute(pictures)
     assert np.allclose(rows, expected[[2, 0, 1]], atol=1e-5)
     (tmp_path / 'images' / 'd.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match=r"d\.png' is no image"):
+    with pytest.raises(InputError, match=r"d\.png' is damaged"):
         command(describe, tmp_path / 'images', *options)
     with pytest.raises(InputError, match='does not exist'):
         command(describe, tmp_path / 'nothing', *options)
