@@ -77,11 +77,17 @@ class ClosureCheck:
             if closure.match.id in published or not is_certain:
                 match = self._views.get(closure.match)
                 checked.append(self._verifier.check(closure, query, match, best_similarity))
+        # What was not published needs to beat even the rejected and the impossible: where those
+        # score higher, geometry is of two minds. They take no pose from what was published.
+        strongest = max(checked, key=_score, default=None)
         verified = [
             answer
             for answer in checked
             if answer.closure.status is ClosureStatus.VERIFIED
-            and (answer.closure.match.id in published or allows(answer.closure.match))
+            and (
+                answer.closure.match.id in published
+                or (answer is strongest and allows(answer.closure.match))
+            )
         ]
         best = max(verified, key=_score, default=None)
         return self._agreement.judged([

@@ -64,6 +64,8 @@ def test_a_twin_that_odometry_denies_does_not_take_the_pose_of_the_best(street):
     answers = check.judged(keyframe, query, closures, {1}, lambda match: match.id != TWIN)
     assert [(a.match.id, a.status) for a in answers] == [(1, ClosureStatus.VERIFIED)]
     assert answers[0].transform_kind is TransformKind.METRIC
+    # What retrieval did not publish stays unpublished beside an impossible match as strong.
+    assert not check.judged(keyframe, query, closures, set(), lambda match: match.id != TWIN)
     both = check.judged(keyframe, query, closures, {1}, lambda match: True)
     assert [a.match.id for a in both] == [TWIN, 1]
 
