@@ -236,7 +236,10 @@ class VprNode(LifecycleNode):
         if self.outputs is not None:
             self.outputs.destroy()
         if self.detector is not None:
-            self.detector.keyframe_map.close()
+            try:
+                self.detector.keyframe_map.close()
+            except NetvladError as error:
+                self.get_logger().error(f'map not closed properly: {error}')
         self._map_services = self.outputs = self.detector = self.descriptor = None
 
     # Topics

@@ -27,8 +27,9 @@ def new_array_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         mapped = np.lib.format.open_memmap(path, 'w+', np.dtype(dtype), shape)
         # The file is sparse so far: a disk that fills up later would kill the process (SIGBUS).
-        with path.open('r+b') as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, 'posix_fallocate'):  # macOS has none
+            with path.open('r+b') as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         with suppress(OSError):
             path.unlink()
