@@ -6,8 +6,7 @@ The port describes one image at a time, loops over the clusters and writes each 
 PyTorch ports of NetVLAD do. Everything runs in this process, on the same images. The refresh is
 measured from image files and from the cache of decoded images (--image-cache of train), each
 round right after the bare forward of the network on pixels in memory, so that other load on the
-machine weighs on both. Decoding costs what is in the pictures: the made-up ones, of 640x480, have
-more detail than photographs.
+machine weighs on both. The made-up pictures are of 640x480.
 
   netvlad bench train --images photos/              the shipped model, on pictures of yours
   netvlad bench train --backbone vgg16 --count 48   random weights, NetVLAD of 64 clusters
