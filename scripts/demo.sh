@@ -39,13 +39,12 @@ if 'keyframes' in source.protocol:
     arguments.append(f'keyframes.policy:={source.protocol["keyframes"]}')
 if 'exclude_s' in source.protocol:
     arguments.append(f'search.exclude_s:={float(source.protocol["exclude_s"])}')
-remappings, inputs = [f'image:={image.removesuffix("/compressed")}'], [image]
+remappings = [f'image:={image.removesuffix("/compressed")}']
 for name in ('odom', 'camera_info', 'depth'):
     if topic := (getattr(topics, name) if topics else f'/{name}'):
         remappings.append(f'{name}:={topic}')
-        inputs.append(topic)
-# The player can wait for its messages; the default, best effort, is for cameras that cannot.
-arguments += [f'qos_overrides.{topic}.subscription.reliability:=reliable' for topic in inputs]
+# The player can wait for each image; the default, best effort, is for cameras that cannot.
+arguments.append(f'qos_overrides.{image}.subscription.reliability:=reliable')
 words = [word for a in arguments for word in ('-p', a)]
 words += [word for r in remappings for word in ('-r', r)]
 print(f'IMAGE={shlex.quote(image)} NODE_ARGUMENTS=({shlex.join(words)})')
