@@ -18,6 +18,7 @@ from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
 from netvlad_msgs.msg import LoopClosureArray, PlaceId
 from netvlad_ros.ros import qos
 from netvlad_ros.ros.conversions import closure_from_msg
+from netvlad_ros.ros.spin import spin_until_shutdown
 from netvlad_ros.types import LoopClosure
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def listen(
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(listener)
     try:
-        executor.spin()
+        spin_until_shutdown(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

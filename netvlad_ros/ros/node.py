@@ -40,6 +40,7 @@ from netvlad_ros.ros.intake import ImageArrival, Intake
 from netvlad_ros.ros.log_bridge import forward_logging
 from netvlad_ros.ros.outputs import Outputs
 from netvlad_ros.ros.services import MapServices
+from netvlad_ros.ros.spin import spin_until_shutdown
 
 NS_PER_S = 1_000_000_000
 DRAWING_PERIOD_S = 1.0
@@ -421,7 +422,7 @@ def _serve_until_end() -> int:
         with forward_logging(node.get_logger()), threadpool_limits(1, 'blas'):
             up = not node.get_parameter('autostart').value or node.bring_up()
             if up and node.context.ok():
-                executor.spin()
+                spin_until_shutdown(executor)
             return 0 if up or not node.context.ok() else 1
     except ExternalShutdownException:
         return 0

@@ -23,6 +23,7 @@ from netvlad_ros.ros.bridges import initial_pose, lio_sam
 from netvlad_ros.ros.bridges.links import Link, is_measured, link_from_msg
 from netvlad_ros.ros.camera_mounting import CameraMounting
 from netvlad_ros.ros.conversions import stamp_ns_from_msg
+from netvlad_ros.ros.spin import spin_until_shutdown
 
 STATUSES = {
     'CANDIDATE': LoopClosure.STATUS_CANDIDATE,
@@ -195,7 +196,7 @@ def main(args: Optional[Sequence[str]] = None) -> int:
     executor = SingleThreadedExecutor()
     try:
         executor.add_node(ClosureBridge())
-        executor.spin()
+        spin_until_shutdown(executor)
     except (ConfigError, ParameterException) as error:
         rclpy.logging.get_logger('closure_bridge').fatal(f'cannot start: {error}')
         return 1
