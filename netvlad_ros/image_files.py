@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 import re
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -18,6 +19,9 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.p
 
 # An image smaller than this on a side holds no place; resizing it up would only hide that.
 SMALLEST_SIDE_PX = 16
+
+# Since OpenCV 4.11; before, a second pass over the image swaps the colours.
+_IMREAD_RGB: Optional[int] = getattr(cv2, 'IMREAD_COLOR_RGB', None)
 
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 # Markers with a segment after them, and the end: no stuffed 0xff, fill bytes, restarts or start.
@@ -60,7 +64,7 @@ def read_rgb(path: Path) -> UInt8Array:
     # OpenCV fills what a cut JPEG lacks with gray and does not say so.
     if data.startswith(_JPEG_START) and not _has_jpeg_end(data):
         raise InputError(f'image {str(path)!r} is cut off: copy it again')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = _decode(data)
     if image is None:
         raise InputError(f'image {str(path)!r} is damaged or of an unknown format')
     if min(image.shape[:2]) < SMALLEST_SIDE_PX:
@@ -68,7 +72,19 @@ def read_rgb(path: Path) -> UInt8Array:
             f'image {str(path)!r} is {image.shape[1]}x{image.shape[0]}, the smallest side allowed '
             f'is {SMALLEST_SIDE_PX} px'
         )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return image
+
+
+def _decode(data: bytes) -> Optional[UInt8Array]:
+    """Return the (H, W, 3) RGB image of a file's content, turned as its EXIF says, or None."""
+    if not data:
+        return None
+    encoded = np.frombuffer(data, np.uint8)
+    if _IMREAD_RGB is not None:
+        image = cv2.imdecode(encoded, _IMREAD_RGB)
+        return None if image is None else np.asarray(image, dtype=np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def _has_jpeg_end(data: bytes) -> bool:

@@ -19,7 +19,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netvlad_ros.cli.training_data import add_data_arguments, image_source, report_written
+from netvlad_ros.cli.training_data import (
+    add_also,
+    add_data_arguments,
+    image_source,
+    report_written,
+)
 from netvlad_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ NORMALISATIONS = ('imagenet', 'half')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_data_arguments(parser)
+    add_also(parser, 'to cluster')
     parser.add_argument('--output', type=Path, required=True, help='The bundle to write.')
     parser.add_argument('--name', help="The model's name. Default: the output's stem")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -67,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Cluster and write the bundle."""
     from netvlad_ros.cli.progress import progress
-    from netvlad_ros.cli.training_data import open_checked
+    from netvlad_ros.cli.training_data import open_all
     from netvlad_ros.config import validate
     from netvlad_ros.descriptor import BundleInfo, save_bundle
     from netvlad_ros.descriptor.bundle import make_bundle
@@ -90,16 +96,18 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     name = args.name or args.output.stem
     make_bundle(network, BundleInfo(name))  # a name that is not allowed is found here
     to_device(network, args.device)
-    dataset = open_checked(args)
-    if dataset.split == 'test':
-        raise ConfigError(f'{dataset.name} is a test set: cluster on training images')
+    datasets = open_all(args)
+    for dataset in datasets:
+        if dataset.split == 'test':
+            raise ConfigError(f'{dataset.name} is a test set: cluster on training images')
     alpha = None
     if hasattr(pooling, 'init_from_clusters'):
-        images = image_source(args, dataset.database, policy)
+        images = [image_source(args, dataset.database, policy) for dataset in datasets]
         alpha = init_pooling(network, images, config, progress)
         print(f'{args.clusters} clusters, alpha {alpha:.2f}')
     training = {
-        'recipe': 'cluster', 'data': dataset.name, 'data_hash': dataset.fingerprint(),
+        'recipe': 'cluster', 'data': ', '.join(dataset.name for dataset in datasets),
+        'data_hash': ', '.join(dataset.fingerprint() for dataset in datasets),
         'seed': args.seed, 'commit': commit_of_code(),
     }  # fmt: skip
     info = BundleInfo(name, licence=licence, source=source, training=training)

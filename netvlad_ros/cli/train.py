@@ -34,11 +34,12 @@ from typing import TYPE_CHECKING, Any
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.train_triplet import add_triplet_settings, train_triplet
 from netvlad_ros.cli.training_data import (
+    add_also,
     add_data_arguments,
     add_settings,
     check_name,
     image_source,
-    open_checked,
+    open_all,
     open_held_out,
     report_written,
     settings_from,
@@ -58,10 +59,7 @@ RECIPES = ('relja', 'nanne', 'benchmark', 'modern')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_data_arguments(parser)
-    parser.add_argument(
-        '--also', type=Path, nargs='*', default=[], metavar='DATASET',
-        help='Further datasets to train on (recipe modern).',
-    )
+    add_also(parser, 'to train on (recipe modern)')
     parser.add_argument(
         '--from-bag', action='store_true',
         help='DATASET is a recording with poses: recipe modern on its first part, recall '
@@ -125,7 +123,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     train_only(network, args.train_layers)
     # First of all: the layers that do not train run there too.
     to_device(network, args.device)
-    datasets = [open_checked(args), *(_further(args, path) for path in args.also)]
+    datasets = open_all(args)
     held_out = None
     if args.val_split:
         part = open_held_out(args, datasets)
@@ -160,12 +158,6 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
         'before': None if before is None else vars(before),
         'after': None if after is None else vars(after),
     }  # fmt: skip
-
-
-def _further(args: argparse.Namespace, path: Path) -> PlaceDataset:
-    """Open a further dataset; the options of the first one do not apply to it."""
-    other = argparse.Namespace(dataset=path, split='train', images=None, kind='auto')
-    return open_checked(other)
 
 
 def _report_gap(train: PlaceDataset, held_out: PlaceDataset) -> None:

@@ -41,6 +41,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
     add_settings(parser.add_argument_group('a recording as dataset'), BagConfig(), 'bag.')
 
 
+def add_also(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare further datasets; every one of them counts alike, however many images it has."""
+    parser.add_argument(
+        '--also', type=Path, nargs='*', default=[], metavar='DATASET',
+        help=f'Further datasets {what}, each as much as the first.',
+    )
+
+
 def add_settings(
     parser: argparse._ActionsContainer,
     config: Any,
@@ -108,6 +116,15 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
     print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
     check_files(dataset)
     return without_unreadable(dataset)
+
+
+def open_all(args: argparse.Namespace) -> list[PlaceDataset]:
+    """Open the dataset and those of ``--also``; the options of the first do not apply to them."""
+    others = [
+        argparse.Namespace(dataset=path, split='train', images=None, kind='auto')
+        for path in args.also
+    ]
+    return [open_checked(each) for each in (args, *others)]
 
 
 def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) -> PlaceDataset:

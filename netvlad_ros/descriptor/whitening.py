@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""PCA whitening of descriptors, as the authors' ``addPCA``, in float64.
+"""Whitening of descriptors in float64: by PCA, or by what differs within a place.
 
-With fewer samples than input dimensions the (n, n) Gram matrix is decomposed instead of the
-(D, D) covariance: the same result at a fraction of the cost.
+PCA whitening is the authors' ``addPCA``. With fewer samples than input dimensions the (n, n) Gram
+matrix is decomposed instead of the (D, D) covariance: the same result at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -86,6 +86,61 @@ def fit_whitening(samples: npt.NDArray[np.floating], dim: Optional[int] = None) 
             'or a smaller dim'
         )
     projection = axes / np.sqrt(values + _EPS)[:, None]
+    bias = -projection @ mean
+    return whitening_from(
+        torch.from_numpy(projection.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))
+    )
+
+
+def fit_discriminant(
+    samples: npt.NDArray[np.floating],
+    differences: npt.NDArray[np.floating],
+    dim: int,
+    plain_share: float = 0.0,
+) -> Whitening:
+    """Return the projection that tells places apart by what does not change within one.
+
+    First what differs between two descriptors of one place is made white, then the directions in
+    which all descriptors then vary most are kept (linear discriminant projections: Mikolajczyk and
+    Matas, ICCV 2007; for retrieval: Radenovic et al., TPAMI 2018).
+
+    :param samples: (n, D) unit descriptors of training images.
+    :param differences: (m, D) between two descriptors of one place each.
+    :param plain_share: share of the components, and of the squared length, that plain principal
+        components have instead. They keep what no training place shows the use of.
+    :raises InputError: the shapes do not fit, values are not finite, or there are fewer samples or
+        differences than dimensions.
+    """
+    x, d = np.asarray(samples, np.float64), np.asarray(differences, np.float64)
+    inputs = x.shape[1]
+    if not 1 <= dim <= inputs or d.shape[1:] != x.shape[1:]:
+        raise InputError(
+            f'whitening dim is {dim!r} of samples {x.shape} and differences {d.shape}: allowed '
+            f'are 1 to {inputs}, and as many columns'
+        )
+    if min(len(x), len(d)) <= inputs:
+        raise InputError(
+            f'{len(x)} descriptors and {len(d)} differences of one place are too few for '
+            f'{inputs} dimensions: give more images or more views of them'
+        )
+    if not (np.isfinite(x).all() and np.isfinite(d).all()):
+        raise InputError('whitening samples are not finite')
+    if not 0 <= plain_share < 1:
+        raise InputError(f'plain_share is {plain_share!r}, allowed: 0 to below 1')
+    mean = x.mean(axis=0)
+    x = x - mean
+    within, axes = np.linalg.eigh(d.T @ d / len(d))
+    whiten = (axes / np.sqrt(np.maximum(within, 0.0) + _EPS)).T
+    plain = min(round(plain_share * dim), dim - 1)
+    _, directions = _principal_axes(x @ whiten.T, dim - plain)
+    projection = directions @ whiten
+    if plain:
+        _, principal = _principal_axes(x, plain)
+        blocks = ((1 - plain_share, projection), (plain_share, principal))
+        projection = np.concatenate([
+            block * np.sqrt(share / np.square(x @ block.T).sum(axis=1).mean())
+            for share, block in blocks
+        ])
     bias = -projection @ mean
     return whitening_from(
         torch.from_numpy(projection.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))

@@ -8,6 +8,7 @@ whatever the scene, so turning is the one change of viewpoint that needs no dept
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -58,6 +59,10 @@ class AugmentConfig:
     gray: float = setting(
         0.15, 'Share of images without colour.', minimum=0.0, maximum=1.0
     )
+    fisheye: float = setting(
+        0.25, "Share of images bent as by a fisheye lens whose dark rim covers the corners: what "
+        "all of a camera's images have in common must not count.", minimum=0.0, maximum=1.0,
+    )
 
 
 class Augment:
@@ -78,6 +83,8 @@ class Augment:
         :param image_rgb: (H, W, 3) uint8 RGB.
         """
         image = self._turned(image_rgb, rng)
+        if rng.random() < self.config.fisheye:
+            image = through_fisheye(image, rng)
         image = self._less_sharp(image, rng)
         return self._relit(image, rng)
 
@@ -138,6 +145,47 @@ class Augment:
             deviation = np.float32(rng.uniform(0, c.noise))
             x = x + deviation * rng.standard_normal(x.shape, dtype=np.float32)
         return (x.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def augmented(
+    images: UInt8Array, numbers: Iterable[int], augment: Augment, view: int, seed: int
+) -> UInt8Array:
+    """Return one view of each image, the same again for the same numbers, view and seed.
+
+    :param images: (n, H, W, 3) uint8 RGB.
+    :param numbers: of the n images in their dataset.
+    """
+    return np.stack([
+        augment(image, np.random.default_rng([seed, view, number]))
+        for number, image in zip(numbers, images, strict=True)
+    ])
+
+
+def through_fisheye(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """Return a view as of an equidistant fisheye lens that sees the whole image, with its rim.
+
+    The radius in the view grows with the angle to the axis, that in the image with its tangent.
+
+    :param image: (H, W, 3) uint8 of a camera without distortion.
+    """
+    height, width = image.shape[:2]
+    radius_px = rng.uniform(0.45, 0.6) * width
+    edge_rad = np.radians(rng.uniform(40, 65))
+    centre = np.array([width, height]) * rng.uniform(0.47, 0.53, 2)
+    x, y = np.meshgrid(np.arange(width) - centre[0], np.arange(height) - centre[1])
+    r_px = np.hypot(x, y)
+    share = np.minimum(r_px / radius_px, 1.0)
+    stretch = np.tan(share * edge_rad) / np.tan(edge_rad) * (width / 2) / np.maximum(r_px, 1e-6)
+    view = cv2.remap(
+        image,
+        (x * stretch + width / 2).astype(np.float32),
+        (y * stretch + height / 2).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    inside = np.clip((radius_px - r_px) / rng.uniform(2, 10), 0, 1)[..., None]
+    rim = rng.uniform(0, 40)
+    return np.asarray(view * inside + rim * (1 - inside) + 0.5, dtype=np.uint8)
 
 
 def _motion_kernel(half_length_px: float, rng: np.random.Generator) -> FloatArray:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -95,18 +96,22 @@ def kmeans(samples: Float32Array, config: ClusterConfig) -> Float32Array:
 
 def init_pooling(
     network: DescriptorNetwork,
-    images: ImageSource,
+    datasets: Sequence[ImageSource],
     config: ClusterConfig,
     progress: Progress = no_progress,
 ) -> float:
     """Cluster and start the network's NetVLAD or VLAD layer from it.
 
+    :param datasets: each gives as many local features.
     :returns: alpha, the sharpness of the assignment.
     :raises InputError: the pooling has no clusters.
     """
     init = getattr(network.pooling, 'init_from_clusters', None)
     if init is None:
         raise InputError(f'pooling {network.pooling.kind!r} has no clusters')
-    samples = sample_local_features(network, images, config, progress)
+    each = replace(config, descriptors=-(-config.descriptors // len(datasets)))
+    samples = np.concatenate([
+        sample_local_features(network, images, each, progress) for images in datasets
+    ])
     centres = kmeans(samples, config)
     return float(init(torch.from_numpy(centres), torch.from_numpy(samples)))

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import itertools
+from typing import Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +31,15 @@ class Relations:
 
     Pairs between the two radii, near ones that look more than ``heading_deg`` apart, and
     far ones of one look-alike class are neither.
+
+    :param part: (N,) number of the dataset that each image is of; None for one dataset.
     """
 
     images: PlaceImages
     positive_m: float
     negative_m: float
     heading_deg: float = HEADING_DEG
+    part: Optional[IntArray] = None
 
     def pairs(self, rows: npt.ArrayLike, columns: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
         """Return two (n, m) masks: pairs of one place, pairs of two places."""
@@ -91,13 +96,16 @@ def joined(parts: Sequence[Relations]) -> Relations:
         look_alike=np.concatenate(look_alike).astype(np.int64),
         heading_deg=np.concatenate(heading),
     )
-    return Relations(images, first.positive_m, negative_m, first.heading_deg)
+    sizes = [len(part.images) for part in parts]
+    numbers = np.repeat(np.arange(len(parts)), sizes).astype(np.int64)
+    return Relations(images, first.positive_m, negative_m, first.heading_deg, numbers)
 
 
 class PlaceSampler:
     """Draws batches of ``places`` times ``per_place`` images with hard negatives among them.
 
     Two of three places lie near a third one: beyond the negative radius, within ten times of it.
+    Datasets take turns, so that the larger of two does not crowd out the other.
 
     :param relations: of the images to draw from.
     :raises InputError: no image has another one of its place.
@@ -120,6 +128,9 @@ class PlaceSampler:
                 f'no image has another one within {relations.positive_m:g} m: a place with one '
                 'image cannot be trained on'
             )
+        part = relations.part if relations.part is not None else np.zeros(len(xy_m), np.int64)
+        of_anchors = part[self.anchors]
+        self._by_part = [self.anchors[of_anchors == number] for number in np.unique(of_anchors)]
 
     @property
     def alone(self) -> int:
@@ -129,8 +140,9 @@ class PlaceSampler:
     def draw(self, rng: np.random.Generator) -> IntArray:
         """Return (places * per_place,) image indices, those of a place together."""
         anchors: list[int] = []
+        turns = itertools.cycle(self._by_part)
         while len(anchors) < self.places:
-            first = int(rng.choice(self.anchors))
+            first = int(rng.choice(next(turns)))
             anchors.append(first)
             hard = self._hard(first)
             wanted = min(2, self.places - len(anchors), len(hard))
@@ -143,6 +155,13 @@ class PlaceSampler:
             others = rng.choice(near, wanted, replace=len(near) < wanted)
             batch.extend([anchor, *(int(i) for i in others)])
         return np.array(batch, dtype=np.int64)
+
+    def pairs(self, count: int, rng: np.random.Generator) -> IntArray:
+        """Return (count, 2) indices of two images of one place."""
+        turns = itertools.cycle(self._by_part)
+        firsts = [int(rng.choice(next(turns))) for _ in range(count)]
+        pairs = [(first, int(rng.choice(self._near[first]))) for first in firsts]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def _hard(self, anchor: int) -> IntArray:
         """Return the sorted anchors near one, but at other places.

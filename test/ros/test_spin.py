@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a process, in the order in which rclpy's signal thread brings it about."""
 
+from contextlib import suppress
 import threading
 import time
 
@@ -20,10 +21,8 @@ def test_an_executor_that_was_woken_before_the_context_ended_ends():
     executor.add_node(node)
 
     def spin():
-        try:
+        with suppress(ExternalShutdownException):
             spin_until_shutdown(executor)
-        except ExternalShutdownException:
-            pass
 
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()

@@ -349,6 +349,30 @@ def test_whitening_is_refused_before_images_are_described(
     assert message in capsys.readouterr().err
 
 
+def test_two_datasets_count_alike_from_clusters_to_whitening(tmp_path, monkeypatch, capsys):
+    sampled = []
+
+    def sample(network, images, config, progress):
+        sampled.append((len(images), config.descriptors))
+        return np.random.default_rng(len(sampled)).normal(size=(50, 48)).astype(np.float32)
+
+    monkeypatch.setattr(clustering, 'sample_local_features', sample)
+    first, second = write_places(tmp_path / 'one'), write_places(tmp_path / 'two', 9)
+    start, out = tmp_path / 'start.safetensors', tmp_path / 'white.safetensors'
+    command = f"""cluster {first} --also {second} --backbone mobilenet_v3_small_s16 --clusters 2
+        --width 96 --height 64 --descriptors 100 --output {start}"""
+    assert main(command.split()) == 0
+    assert sampled == [(12, 50), (18, 50)]
+    command = f"""whiten {first} --also {second} --model {start} --method discriminant --views 5
+        --plain-share 0.25 --dim 8 --output {out}"""
+    assert main(command.split()) == 0, capsys.readouterr().err
+    training = load_bundle(out).info.training
+    assert training['whitened_by'] == 'discriminant' and training['whitened_on'].count(',') == 1
+    command = f"""whiten {first} --also {second} --model {start} --dim 8 --output {out}"""
+    assert main(command.split()) == 0
+    assert 'by pca from 24 images' in capsys.readouterr().out
+
+
 def test_a_bad_name_is_refused_before_clustering(places_and_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clustering, 'init_pooling', None)
     table, model = places_and_model

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from netvlad_ros import image_files
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.errors import InputError
 from netvlad_ros.image_files import read_rgb
@@ -274,6 +275,14 @@ def test_a_jpeg_ends_where_its_own_picture_ends(tmp_path):
             path.write_bytes(phone[:kept])
             with pytest.raises(InputError, match='cut off'):
                 read_rgb(path)
+
+
+@pytest.mark.parametrize('flag', [None, getattr(cv2, 'IMREAD_COLOR_RGB', None)])
+def test_images_are_rgb_with_old_and_new_opencv(tmp_path, monkeypatch, flag):
+    monkeypatch.setattr(image_files, '_IMREAD_RGB', flag)
+    path = tmp_path / 'red.png'
+    cv2.imwrite(str(path), np.full((30, 40, 3), (0, 0, 255), np.uint8))
+    assert (read_rgb(path) == (255, 0, 0)).all()
 
 
 def test_the_image_map_equals_the_files(tmp_path):

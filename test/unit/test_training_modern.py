@@ -13,16 +13,16 @@ from netvlad_ros.descriptor.backbones import make_backbone
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import AveragePooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
-from netvlad_ros.descriptor.whitening import whitening_from
+from netvlad_ros.descriptor.whitening import fit_discriminant, fit_whitening, whitening_from
 from netvlad_ros.errors import InputError, ModelError
-from netvlad_ros.training.augment import Augment, AugmentConfig
+from netvlad_ros.training.augment import Augment, AugmentConfig, through_fisheye
 from netvlad_ros.training.clustering import ClusterConfig, kmeans, sample_local_features
 from netvlad_ros.training.features import describe
 from netvlad_ros.training.frozen import FrozenViews, frozen_views
 from netvlad_ros.training.modern import ModernData, ModernTrainer
 from netvlad_ros.training.places import PlaceImages
 from netvlad_ros.training.recall import bootstrap, mean_average_precision, recall_at, search
-from netvlad_ros.training.relations import Relations
+from netvlad_ros.training.relations import PlaceSampler, Relations, joined
 from netvlad_ros.training.settings import ModernConfig
 
 PLACES, PER_PLACE = 30, 3
@@ -200,3 +200,63 @@ def test_mean_average_precision_of_a_hand_worked_ranking():
     expected = (1.0 + (1 / 2 + 2 / 3) / 2) / 2
     found = mean_average_precision(ranked, [np.array([1, 2])], [np.array([9])])
     assert found == pytest.approx(expected)
+
+
+def test_datasets_take_turns_in_a_batch():
+    large, small = (
+        PlaceImages(
+            tuple(Path(f'{name}{n}.jpg') for n in range(count)),
+            np.stack([np.arange(count) // 2 * 100.0, np.zeros(count)], axis=1),
+        )
+        for name, count in (('large', 200), ('small', 20))
+    )
+    relations = joined([Relations(images, 10.0, 9950.0) for images in (large, small)])
+    rng = np.random.default_rng(0)
+    # Nothing lies beyond the negative radius but the other dataset: no hard places, only turns.
+    batch = PlaceSampler(relations, 12, 2).draw(rng)
+    assert (batch >= 200).sum() == 12
+    pairs = PlaceSampler(relations, 1, 2).pairs(50, rng)
+    assert relations.pairs(pairs[:, 0], pairs[:, 1])[0].diagonal().all()
+    assert (pairs >= 200).all(axis=1).sum() == 25
+
+
+def test_a_fisheye_view_shows_the_image_inside_its_rim():
+    image = np.full((120, 160, 3), 200, np.uint8)
+    image[55:65, 75:85] = 0
+    view = through_fisheye(image, np.random.default_rng(0))
+    assert view.shape == image.shape
+    assert (view[0, 0] <= 41).all()
+    assert (view[30, 80] == 200).all()
+    # What lies at the axis is enlarged.
+    assert (view[:, :, 0] < 100)[40:80, 60:100].sum() > 100
+
+
+def discriminant_problem():
+    """Return (V, N, D) descriptors: three axes tell places apart, a strong one changes within."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(200, 8)) * [1, 1, 1, 0.01, 0.01, 0.01, 0.01, 0]
+    views = places + rng.normal(size=(4, 200, 8)) * [0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 2]
+    return views / np.linalg.norm(views, axis=2, keepdims=True)
+
+
+def test_the_discriminant_keeps_what_does_not_change_within_a_place():
+    views = discriminant_problem()
+    differences = (views[:2] - views[2:]).reshape(-1, 8)
+    samples = views.reshape(-1, 8)
+    learnt = {
+        'pca': fit_whitening(samples, 3), 'discriminant': fit_discriminant(samples, differences, 3)
+    }
+    found = {}
+    for name, whitening in learnt.items():
+        with torch.no_grad():
+            a, b = (whitening(torch.from_numpy(v).float()).numpy() for v in views[:2])
+        found[name] = ((a @ b.T).argmax(axis=1) == np.arange(200)).mean()
+    assert found['discriminant'] > 0.6 > found['pca'] + 0.3
+
+
+def test_too_few_differences_are_refused():
+    views = discriminant_problem()
+    with pytest.raises(InputError, match='8 differences of one place are too few for 8'):
+        fit_discriminant(views[0], views[0, :8], 3)
+    with pytest.raises(InputError, match='allowed are 1 to 8'):
+        fit_discriminant(views[0], views[1], 9)

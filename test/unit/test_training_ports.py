@@ -111,12 +111,12 @@ def test_the_recipes_are_those_of_the_ports():
     assert (benchmark.queries, benchmark.cache_queries, benchmark.negatives) == (5000, 1000, 10)
 
 
-def write_places(folder: Path) -> Path:
-    """Write 6 places 30 m apart as a table, each of 3 images that train and 2 held-out ones."""
+def write_places(folder: Path, places: int = 6) -> Path:
+    """Write places 30 m apart as a table, each of 3 images that train and 2 held-out ones."""
     folder.mkdir()
     rows = ['path,east_m,north_m,split,role']
     rng = np.random.default_rng(0)
-    for place in range(6):
+    for place in range(places):
         look = cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64))
         for n in range(5):
             noisy = look + rng.normal(0, 40, look.shape)
