@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 import importlib
-import signal
 import threading
 import time
 import traceback
@@ -16,16 +15,11 @@ from typing import Any, Optional
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
-import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from threadpoolctl import threadpool_limits
 
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor, load_descriptor
@@ -37,10 +31,8 @@ from netvlad_ros.ros.bounded_worker import BoundedWorker
 from netvlad_ros.ros.conversions import stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
-from netvlad_ros.ros.log_bridge import forward_logging
 from netvlad_ros.ros.outputs import Outputs
 from netvlad_ros.ros.services import MapServices
-from netvlad_ros.ros.spin import spin_until_shutdown
 
 NS_PER_S = 1_000_000_000
 DRAWING_PERIOD_S = 1.0
@@ -384,54 +376,3 @@ class VprNode(LifecycleNode):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self.outputs.publish_diagnostics(message)
-
-
-def run(args: Optional[Sequence[str]] = None) -> int:
-    """Run the node until SIGINT or SIGTERM.
-
-    :returns: 0 after a requested end, 1 if the node could not bring itself up.
-    """
-    # rclpy's own handlers end the spinning; a second Ctrl-C, which `ros2 launch` sends on top of
-    # the terminal's, must not interrupt the closing of the map.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
-    try:
-        return _serve_until_end()
-    finally:
-        rclpy.try_shutdown()
-
-
-def _serve_until_end() -> int:
-    # An executor that is made while a signal shuts the context down complains when it is deleted.
-    executor = SingleThreadedExecutor()
-    try:
-        node = VprNode()
-    except ParameterException as error:
-        rclpy.logging.get_logger('vpr').fatal(f'cannot start: {error}')
-        return 1
-    except RuntimeError:
-        # A signal took the context down before the node was complete.
-        if rclpy.ok():
-            raise
-        return 0
-    executor.add_node(node)
-    try:
-        # NumPy's BLAS threads wait for work by spinning: verification took 2.4 times the processor
-        # time with two of them, and took it from the network.
-        with forward_logging(node.get_logger()), threadpool_limits(1, 'blas'):
-            up = not node.get_parameter('autostart').value or node.bring_up()
-            if up and node.context.ok():
-                spin_until_shutdown(executor)
-            return 0 if up or not node.context.ok() else 1
-    except ExternalShutdownException:
-        return 0
-    except RuntimeError:
-        # A timer that fires while the signal takes the context down cannot publish.
-        if node.context.ok():
-            raise
-        return 0
-    finally:
-        node.close()
-        executor.shutdown()
-        node.destroy_node()

@@ -8,11 +8,11 @@ import sys
 
 
 def main() -> int:
-    """Run the node until SIGINT or SIGTERM; see ``netvlad_ros.ros.node.run``."""
+    """Run the node until SIGINT or SIGTERM; see ``netvlad_ros.ros.run.run``."""
     # Importing torch takes seconds in which nothing is open yet: an end is an end at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
-    from netvlad_ros.ros.node import run
+    from netvlad_ros.ros.run import run
 
     return run()
 
