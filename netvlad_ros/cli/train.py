@@ -182,15 +182,15 @@ def _data(
 
     from netvlad_ros.config import to_dict
     from netvlad_ros.training.augment import Augment
-    from netvlad_ros.training.frozen import frozen_views
+    from netvlad_ros.training.frozen import frozen_hash, frozen_views
     from netvlad_ros.training.images import at_one_size
     from netvlad_ros.training.modern import ModernData
     from netvlad_ros.training.relations import joined, relations_of
 
     relations = joined([relations_of(dataset) for dataset in datasets])
     identity = [
-        [dataset.fingerprint() for dataset in datasets], bundle.model_id, config.views,
-        config.seed, to_dict(config.augment), args.train_layers,
+        [dataset.fingerprint() for dataset in datasets], frozen_hash(bundle.network),
+        config.views, config.seed, to_dict(config.augment),
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     views = frozen_views(

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.training_data import (
@@ -93,14 +93,13 @@ def _data(args: argparse.Namespace, bundle: ModelBundle, dataset: PlaceDataset) 
 
 def _source(args: argparse.Namespace, bundle: ModelBundle, images: PlaceImages) -> Any:
     """Return decoded images, or the frozen layers' outputs of them."""
-    from netvlad_ros.training.frozen import FrozenSource, frozen_views
+    from netvlad_ros.training.frozen import FrozenSource, frozen_hash, frozen_views
     from netvlad_ros.training.images import at_one_size
 
     source = image_source(args, images, at_one_size(bundle.policy))
     if not args.frozen_cache:
         return source
-    identity: list[Optional[object]] = [bundle.model_id, args.train_layers]
-    identity += [str(path) for path in images.paths]
+    identity = [frozen_hash(bundle.network), *(str(path) for path in images.paths)]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     file = Path(args.output) / f'frozen-{digest}.npy'
     return FrozenSource(frozen_views(bundle.network, source, file, progress=progress))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+import hashlib
 import logging
 from pathlib import Path
 from typing import Optional
@@ -47,6 +48,18 @@ def split_backbone(backbone: Backbone) -> tuple[nn.Sequential, nn.Sequential]:
         len(children),
     )
     return nn.Sequential(*children[:first]), nn.Sequential(*children[first:])
+
+
+def frozen_hash(network: DescriptorNetwork) -> str:
+    """Return 16 hex digits of the layers that do not train and of the size of their input.
+
+    Models that differ only behind those layers share the outputs.
+    """
+    frozen, _ = split_backbone(network.backbone)  # type: ignore[arg-type]
+    digest = hashlib.sha256(repr(network.policy).encode())
+    for key, value in nn.Sequential(network.normalise, frozen).state_dict().items():
+        digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class FrozenViews:

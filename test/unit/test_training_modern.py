@@ -18,7 +18,7 @@ from netvlad_ros.errors import InputError, ModelError
 from netvlad_ros.training.augment import Augment, AugmentConfig, through_fisheye
 from netvlad_ros.training.clustering import ClusterConfig, kmeans, sample_local_features
 from netvlad_ros.training.features import describe
-from netvlad_ros.training.frozen import FrozenViews, frozen_views
+from netvlad_ros.training.frozen import FrozenViews, frozen_hash, frozen_views
 from netvlad_ros.training.modern import ModernData, ModernTrainer
 from netvlad_ros.training.places import PlaceImages
 from netvlad_ros.training.recall import bootstrap, mean_average_precision, recall_at, search
@@ -260,3 +260,18 @@ def test_too_few_differences_are_refused():
         fit_discriminant(views[0], views[0, :8], 3)
     with pytest.raises(InputError, match='allowed are 1 to 8'):
         fit_discriminant(views[0], views[1], 9)
+
+
+def test_frozen_outputs_are_shared_by_models_that_differ_only_behind_them():
+    network = make_network()
+    network.backbone.train_only(('features.7',))
+    first = frozen_hash(network)
+    with torch.no_grad():
+        network.backbone.features[7].block[0][0].weight += 1.0
+        network.pooling = AveragePooling()
+    assert frozen_hash(network) == first
+    with torch.no_grad():
+        network.backbone.features[0][0].weight[0, 0, 0, 0] += 1e-6
+    assert frozen_hash(network) != first
+    network.backbone.train_only(('features.8',))
+    assert frozen_hash(network) != first
