@@ -61,11 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--views', type=int, default=8,
         help='Views of an image: one plain, the others augmented. Default: 8',
     )
-    group.add_argument(
-        '--plain-share', type=float, default=0.0,
-        help='Share of plain principal components, which keep what no training place shows the '
-        'use of. Default: 0',
-    )
     add_settings(group, AugmentConfig(), 'augment.')
 
 
@@ -169,7 +164,5 @@ def _discriminant(
         samples.append(rng.permutation(views_vnd.reshape(-1, plain.dim))[:share])
         count = DIFFERENCES * plain.dim // len(datasets)
         differences.append(place_differences(views_vnd, relations, count, args.seed))
-    whitening = fit_discriminant(
-        np.concatenate(samples), np.concatenate(differences), args.dim, args.plain_share
-    )
+    whitening = fit_discriminant(np.concatenate(samples), np.concatenate(differences), args.dim)
     return whitening, sum(len(dataset.all_images()) for dataset in datasets)

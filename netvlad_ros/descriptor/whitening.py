@@ -93,10 +93,7 @@ def fit_whitening(samples: npt.NDArray[np.floating], dim: Optional[int] = None) 
 
 
 def fit_discriminant(
-    samples: npt.NDArray[np.floating],
-    differences: npt.NDArray[np.floating],
-    dim: int,
-    plain_share: float = 0.0,
+    samples: npt.NDArray[np.floating], differences: npt.NDArray[np.floating], dim: int
 ) -> Whitening:
     """Return the projection that tells places apart by what does not change within one.
 
@@ -106,8 +103,6 @@ def fit_discriminant(
 
     :param samples: (n, D) unit descriptors of training images.
     :param differences: (m, D) between two descriptors of one place each.
-    :param plain_share: share of the components, and of the squared length, that plain principal
-        components have instead. They keep what no training place shows the use of.
     :raises InputError: the shapes do not fit, values are not finite, or there are fewer samples or
         differences than dimensions.
     """
@@ -125,22 +120,12 @@ def fit_discriminant(
         )
     if not (np.isfinite(x).all() and np.isfinite(d).all()):
         raise InputError('whitening samples are not finite')
-    if not 0 <= plain_share < 1:
-        raise InputError(f'plain_share is {plain_share!r}, allowed: 0 to below 1')
     mean = x.mean(axis=0)
     x = x - mean
     within, axes = np.linalg.eigh(d.T @ d / len(d))
     whiten = (axes / np.sqrt(np.maximum(within, 0.0) + _EPS)).T
-    plain = min(round(plain_share * dim), dim - 1)
-    _, directions = _principal_axes(x @ whiten.T, dim - plain)
+    _, directions = _principal_axes(x @ whiten.T, dim)
     projection = directions @ whiten
-    if plain:
-        _, principal = _principal_axes(x, plain)
-        blocks = ((1 - plain_share, projection), (plain_share, principal))
-        projection = np.concatenate([
-            block * np.sqrt(share / np.square(x @ block.T).sum(axis=1).mean())
-            for share, block in blocks
-        ])
     bias = -projection @ mean
     return whitening_from(
         torch.from_numpy(projection.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))

@@ -82,9 +82,7 @@ class FrozenViews:
     def batch(self, views: Sequence[int], indices: Sequence[int]) -> Tensor:
         """Return (n, C, h, w) float32, channels last, of the given views of the given images."""
         rows = [self.values[view, index] for view, index in zip(views, indices, strict=True)]
-        x = torch.from_numpy(np.stack(rows).astype(np.float32))
-        # Convolutions take over the layout of their input; on a CPU this one is 1.7 times as fast.
-        return x.contiguous(memory_format=torch.channels_last)
+        return channels_last(torch.from_numpy(np.stack(rows).astype(np.float32)))
 
 
 def frozen_views(
@@ -230,6 +228,11 @@ def fast_forward(module: nn.Module, example: Tensor) -> Forward:
     return forward
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return (n, C, h, w) in the layout in which a CPU trains convolutions 1.7 times as fast."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class FrozenSource:
     """The plain view as an image source: its batches are (n, C, h, w) float32 for ``Tail``."""
 
@@ -257,5 +260,5 @@ class Tail(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the descriptors."""
-        pooled: Tensor = self.pooling(self.layers(x).float())
+        pooled: Tensor = self.pooling(self.layers(channels_last(x)).float())
         return pooled if self.whitening is None else self.whitening(pooled)

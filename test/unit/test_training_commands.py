@@ -364,7 +364,7 @@ def test_two_datasets_count_alike_from_clusters_to_whitening(tmp_path, monkeypat
     assert main(command.split()) == 0
     assert sampled == [(12, 50), (18, 50)]
     command = f"""whiten {first} --also {second} --model {start} --method discriminant --views 5
-        --plain-share 0.25 --dim 8 --output {out}"""
+        --dim 8 --output {out}"""
     assert main(command.split()) == 0, capsys.readouterr().err
     training = load_bundle(out).info.training
     assert training['whitened_by'] == 'discriminant' and training['whitened_on'].count(',') == 1
