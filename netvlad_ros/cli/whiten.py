@@ -41,6 +41,8 @@ LARGEST_SAMPLE = 10_000
 METHODS = ('pca', 'discriminant')
 # Differences of one place for each dimension of the descriptor.
 DIFFERENCES = 20
+# Two matrices of this size squared are decomposed: 0.5 GB each, some minutes.
+LARGEST_DISCRIMINANT = 8192
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,10 +150,20 @@ def _discriminant(
     from netvlad_ros.training.place_differences import AugmentedImages, place_differences
     from netvlad_ros.training.relations import relations_of
 
+    if plain.dim > LARGEST_DISCRIMINANT:
+        raise ConfigError(
+            f'{args.model} gives {plain.dim} values, method discriminant takes at most '
+            f'{LARGEST_DISCRIMINANT}: use --method pca, or fewer clusters'
+        )
+    share = min(args.views * len(dataset.all_images()) for dataset in datasets)
+    if share * len(datasets) <= plain.dim:
+        raise ConfigError(
+            f'{share * len(datasets)} descriptors (images times --views) are too few for '
+            f'{plain.dim} dimensions: give more images or more views'
+        )
     augment = Augment(settings_from(args, AugmentConfig(), 'augment.'))
     rng = np.random.default_rng(args.seed)
     samples, differences = [], []
-    share = min(args.views * len(dataset.all_images()) for dataset in datasets)
     for dataset in datasets:
         relations = relations_of(dataset)
         images = image_source(args, relations.images, at_one_size(plain.policy))

@@ -336,6 +336,10 @@ def places_and_model(tmp_path) -> tuple[str, str]:
         ('--dim 12 --output {}/w.safetensors', 'needs more than 12 database images, 12 of 12'),
         ('--dim 193 --output {}/w.safetensors', '--dim is 193, allowed for '),
         ('--dim 0 --output {}/w.safetensors', '--dim is 0, allowed for '),
+        (
+            '--dim 4 --method discriminant --views 2 --output {}/w.safetensors',
+            '36 descriptors (images times --views) are too few for 192 dimensions',
+        ),
     ],
 )
 def test_whitening_is_refused_before_images_are_described(
