@@ -34,6 +34,9 @@ NS_PER_S = 1_000_000_000
 DEPTH_IMAGES_KEPT = 8
 # Depth that has been silent for longer is not waited for.
 DEPTH_SILENCE_S = 1.0
+# Once so many depth images were seen, one that is much later than all of them is taken for lost.
+LAGS_NEEDED, LAGS_KEPT = 5, 20
+LAG_FACTOR, LAG_SLACK_S = 2.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class ImageArrival:
     """An image message, still packed, with the wall time of its arrival."""
 
     message: Any
+    stamp_ns: int
+    arrived_s: float
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """A depth image message, still packed, with the wall time of its arrival."""
+
+    message: Image
     stamp_ns: int
     arrived_s: float
 
@@ -57,8 +69,9 @@ class Intake:
         self._max_depth_gap_ns = int(config.max_depth_gap_s * NS_PER_S)
         self._changed = threading.Condition()
         self._odometry = OdometryBuffer(jump_s=config.time_jump_s)
-        self._depths: deque[Image] = deque(maxlen=DEPTH_IMAGES_KEPT)
-        self._depth_arrived_s = -math.inf
+        self._depths: deque[_Depth] = deque(maxlen=DEPTH_IMAGES_KEPT)
+        self._images: deque[ImageArrival] = deque(maxlen=DEPTH_IMAGES_KEPT)
+        self._depth_lags_s: deque[float] = deque(maxlen=LAGS_KEPT)
         self._camera = Camera()
         self._camera_key: object = None
         self._static = StaticTransforms()
@@ -89,9 +102,12 @@ class Intake:
     def on_depth(self, message: Image) -> None:
         """Keep the last few depth images, still packed."""
         self._health.saw('depth')
+        depth = _Depth(message, stamp_ns_from_msg(message.header.stamp), time.monotonic())
         with self._changed:
-            self._depths.append(message)
-            self._depth_arrived_s = time.monotonic()
+            self._depths.append(depth)
+            for image in self._images:
+                # One that comes after its image was given up still says how late depth is.
+                self._note_lag(image, depth)
             self._changed.notify_all()
 
     def on_camera_info(self, message: CameraInfo) -> None:
@@ -146,29 +162,48 @@ class Intake:
             )
         return pose
 
-    def _wait_for(self, arrival: ImageArrival, is_there: Callable[[], bool]) -> None:
+    def _wait_for(
+        self, arrival: ImageArrival, is_there: Callable[[], bool], at_most_s: float = math.inf
+    ) -> None:
         """Wait, with the lock held, until something is there or the image has waited enough."""
-        remaining_s = arrival.arrived_s + self._config.max_odom_wait_s - time.monotonic()
+        longest_s = min(self._config.max_odom_wait_s, at_most_s)
+        remaining_s = arrival.arrived_s + longest_s - time.monotonic()
         self._changed.wait_for(lambda: self._closed or is_there(), max(0.0, remaining_s))
 
     def _depth_at(self, arrival: ImageArrival) -> Optional[Float32Array]:
-        def newest_ns() -> int:
-            return max(stamp_ns_from_msg(depth.header.stamp) for depth in self._depths)
+        def is_there() -> bool:
+            return max(depth.stamp_ns for depth in self._depths) >= arrival.stamp_ns
 
         with self._changed:
-            if time.monotonic() - self._depth_arrived_s < DEPTH_SILENCE_S:
+            for depth in self._depths:
+                self._note_lag(arrival, depth)
+            self._images.append(arrival)
+            if self._depths and (
+                time.monotonic() - self._depths[-1].arrived_s < DEPTH_SILENCE_S
+            ):
                 # A registered depth image is made from its camera image and comes after it.
-                self._wait_for(arrival, lambda: newest_ns() >= arrival.stamp_ns)
+                self._wait_for(arrival, is_there, self._longest_lag_s())
             depths = list(self._depths)
-        gaps = [abs(stamp_ns_from_msg(depth.header.stamp) - arrival.stamp_ns) for depth in depths]
+        gaps = [abs(depth.stamp_ns - arrival.stamp_ns) for depth in depths]
         if not gaps:
             return None
         if min(gaps) > self._max_depth_gap_ns:
             self._health.count('images without depth at their stamp')
             return None
         with self._health.guard('depth'):
-            return depth_from_message(depths[gaps.index(min(gaps))])
+            return depth_from_message(depths[gaps.index(min(gaps))].message)
         return None
+
+    def _note_lag(self, image: ImageArrival, depth: _Depth) -> None:
+        """Remember how much later than its image a depth image came."""
+        if abs(depth.stamp_ns - image.stamp_ns) <= self._max_depth_gap_ns:
+            self._depth_lags_s.append(max(0.0, depth.arrived_s - image.arrived_s))
+
+    def _longest_lag_s(self) -> float:
+        """Return after which time a depth image must be lost; infinite while that is unknown."""
+        if len(self._depth_lags_s) < LAGS_NEEDED:
+            return math.inf
+        return LAG_FACTOR * max(self._depth_lags_s) + LAG_SLACK_S
 
     def _camera_of(self, image_frame_id: str) -> Camera:
         camera = self._camera

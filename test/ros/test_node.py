@@ -343,6 +343,37 @@ def test_depth_that_comes_after_its_image_is_waited_for():
     assert frame.depth_m[0, 0] == pytest.approx(1.5)
 
 
+def test_depth_that_was_lost_is_not_waited_for_longer_than_depth_ever_took():
+    picture = Camera(frame_id='camera_optical')
+    intake = Intake(Health(lambda text: None), NodeConfig(max_odom_wait_s=5.0))
+
+    def arrival(number):
+        image = image_to_msg(scene(1), 'rgb8', picture, number * FRAME_NS)
+        return ImageArrival(image, number * FRAME_NS, time.monotonic())
+
+    def send_depth(number):
+        depth = np.full((120, 160), 1.5, np.float32)
+        intake.on_depth(image_to_msg(depth, '32FC1', picture, number * FRAME_NS))
+
+    for number in range(1, 7):
+        image = arrival(number)
+        send_depth(number)
+        assert intake.assemble(image, False).depth_m is not None
+    lost = arrival(7)
+    frame = intake.assemble(lost, False)
+    assert frame.depth_m is None
+    assert time.monotonic() - lost.arrived_s < 1.0
+    # Depth that has become slow is learnt from what comes too late, and waited for again.
+    time.sleep(0.3)
+    send_depth(7)
+    slow = arrival(8)
+    late = threading.Timer(0.4, send_depth, [8])
+    late.start()
+    assert intake.assemble(slow, False).depth_m is not None
+    late.join()
+
+
+
 @pytest.mark.parametrize('is_drawn', [True, False])
 def test_a_new_session_takes_the_old_drawing_away(is_drawn):
     trace = Trace()
