@@ -4,9 +4,9 @@
 
 The port describes one image at a time, loops over the clusters and writes each row to HDF5, as the
 PyTorch ports of NetVLAD do. Everything runs in this process, on the same images. The refresh is
-measured from image files and from the cache of decoded images (--image-cache of train), each
-round right after the bare forward of the network on pixels in memory, so that other load on the
-machine weighs on both. The made-up pictures are of 640x480.
+measured as train does it, from images that it decoded once, and from the files, each round right
+after the bare forward of the network on pixels in memory, so that other load on the machine
+weighs on all. The made-up pictures are of 640x480.
 
   netvlad bench train --images photos/              the shipped model, on pictures of yours
   netvlad bench train --backbone vgg16 --count 48   random weights, NetVLAD of 64 clusters
@@ -87,8 +87,8 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     seconds = np.zeros(3)
     works: list[Callable[[], object]] = [
         lambda: [forward(pixels) for _ in range(-(-count // BATCH))],
-        lambda: describe_rows(network, images, rows, cache, forward=forward),
         lambda: describe_rows(network, decoded, rows, cache, forward=forward),
+        lambda: describe_rows(network, images, rows, cache, forward=forward),
     ]
     for _ in range(args.rounds):
         for kind, work in enumerate(works):
@@ -97,7 +97,7 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
             seconds[kind] += time.perf_counter() - start
     bare_count = args.rounds * len(pixels) * -(-count // BATCH)
     bare = bare_count / seconds[0]
-    refresh, from_decoded = args.rounds * count / seconds[1:]
+    refresh, from_files = args.rounds * count / seconds[1:]
     decode = _rate(lambda: images.batch(range(count)), count, 1)
     few = range(min(count, 32))
     port = _rate(lambda: _port_cache(network, images, few, folder / 'cache.h5'), len(few), 1)
@@ -106,7 +106,7 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     start = time.perf_counter()
     for n in range(args.tuples):
         before = time.perf_counter()
-        batch = torch.from_numpy(images.batch([(12 * n + k) % count for k in range(12)]))
+        batch = torch.from_numpy(decoded.batch([(12 * n + k) % count for k in range(12)]))
         loading_s += time.perf_counter() - before
         rows = network(batch)
         tuple_losses(rows[0], rows[1], rows[2:], 0.1).sum().backward()  # type: ignore[no-untyped-call]
@@ -115,10 +115,10 @@ def _small(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         'bare_forward_images_per_s': bare,
         'cache_refresh_images_per_s': refresh,
         'cache_refresh_of_bare_forward': refresh / bare,
-        'decoded_cache_refresh_images_per_s': from_decoded,
-        'decoded_cache_refresh_of_bare_forward': from_decoded / bare,
+        'cache_refresh_from_files_images_per_s': from_files,
+        'cache_refresh_from_files_of_bare_forward': from_files / bare,
         'conversion_s_of_each_refresh': conversion_s,
-        'conversion_share_at_pitts30k': conversion_s / (conversion_s + PITTS30K / from_decoded),
+        'conversion_share_at_pitts30k': conversion_s / (conversion_s + PITTS30K / refresh),
         'decoding_images_per_s': decode,
         'port_cache_images_per_s': port,
         'port_cache_file': 'HDF5' if _h5py() else 'none: h5py is missing, pip install h5py',
@@ -202,6 +202,8 @@ def _port_row(network: DescriptorNetwork, images: Any, index: int) -> np.ndarray
         pooling = network.pooling
         if not isinstance(pooling, NetVLAD):
             return network.pool(features).numpy()
+        if network.local_projection is not None:
+            features = network.local_projection(features)
         x = unit(features.flatten(2), dim=1)
         weights = (pooling.assignment @ x).softmax(dim=1)
         rows = [

@@ -10,6 +10,8 @@ The paper's images of Pitts30k are 640x480, which --width and --height set.
       --width 640 --height 480 --output start.safetensors
   netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
       --normalise half --clusters 16 --output start.safetensors
+  netvlad cluster walks/ --model start.safetensors --clusters 8 --local-dim 64 \
+      --output small.safetensors
   netvlad cluster walks/ --model start.safetensors --pooling vlad --output vlad.safetensors
 """
 
@@ -62,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="v1 as in all published weights, v2 as in the paper's equations. Default: v1",
     )
     parser.add_argument('--clusters', type=int, default=64, help='Default: 64')
+    parser.add_argument(
+        '--local-dim', type=int, metavar='P',
+        help='Reduce local features to P dimensions by PCA before they are clustered and pooled.',
+    )
     parser.add_argument('--descriptors', type=int, default=50000, help='Default: 50000')
     parser.add_argument('--per-image', type=int, default=100, help='Default: 100')
     parser.add_argument(
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     from netvlad_ros.config import validate
     from netvlad_ros.descriptor import BundleInfo, save_bundle
     from netvlad_ros.descriptor.bundle import make_bundle
+    from netvlad_ros.descriptor.local_projection import LocalProjection
     from netvlad_ros.descriptor.network import DescriptorNetwork
     from netvlad_ros.descriptor.poolings import make_pooling
     from netvlad_ros.training.checkpoint import commit_of_code
@@ -89,10 +96,24 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     )  # fmt: skip
     validate(config, 'cluster.')
     backbone, policy, licence, source = _start(args)
+    local_projection = None
+    if args.local_dim is not None:
+        if args.pooling not in ('netvlad', 'vlad'):
+            raise ConfigError(f'--local-dim goes with netvlad and vlad, not {args.pooling}')
+        if not 1 <= args.local_dim <= backbone.channels:
+            raise ConfigError(
+                f'--local-dim is {args.local_dim}, allowed for {backbone.name}: 1 to '
+                f'{backbone.channels}'
+            )
+        local_projection = LocalProjection(backbone.channels, args.local_dim)
     pooling = make_pooling(
-        {'kind': args.pooling, 'version': args.netvlad_version}, args.clusters, backbone.channels
+        {'kind': args.pooling, 'version': args.netvlad_version},
+        args.clusters,
+        args.local_dim or backbone.channels,
     )
-    network = DescriptorNetwork(policy, backbone, pooling).eval()
+    network = DescriptorNetwork(
+        policy, backbone, pooling, local_projection=local_projection
+    ).eval()
     name = args.name or args.output.stem
     make_bundle(network, BundleInfo(name))  # a name that is not allowed is found here
     to_device(network, args.device)

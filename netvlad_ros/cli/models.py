@@ -216,6 +216,7 @@ def _show(bundle: Any, path: Optional[Path]) -> dict[str, object]:
         'backbone': network.backbone.name,
         'pooling': network.pooling.settings,
         'clusters': clusters,
+        'local_features': network.local_channels,
         'whitening': None if network.whitening is None else network.whitening.dim,
         'dim': bundle.dim,
         'input': bundle.policy.to_dict(),

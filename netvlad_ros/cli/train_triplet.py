@@ -94,9 +94,12 @@ def _data(args: argparse.Namespace, bundle: ModelBundle, dataset: PlaceDataset) 
 def _source(args: argparse.Namespace, bundle: ModelBundle, images: PlaceImages) -> Any:
     """Return decoded images, or the frozen layers' outputs of them."""
     from netvlad_ros.training.frozen import FrozenSource, frozen_hash, frozen_views
-    from netvlad_ros.training.images import at_one_size
+    from netvlad_ros.training.images import ImageFiles, at_one_size, kept_decoded
 
-    source = image_source(args, images, at_one_size(bundle.policy))
+    policy = at_one_size(bundle.policy)
+    if not args.frozen_cache and args.image_cache is None:
+        return kept_decoded(ImageFiles(images.paths, policy), args.output, progress)
+    source = image_source(args, images, policy)
     if not args.frozen_cache:
         return source
     identity = [frozen_hash(bundle.network), *(str(path) for path in images.paths)]

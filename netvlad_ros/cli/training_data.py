@@ -36,7 +36,8 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
     parser.add_argument('--kind', choices=KINDS, default='auto', help='Default: auto')
     parser.add_argument(
         '--image-cache', type=Path, metavar='DIR',
-        help='Keep the decoded, resized images here as a memory map; later runs reuse it.',
+        help='Keep the decoded, resized images here as a memory map; later runs reuse it. '
+        'Default: not kept, but for recipes that read them in every epoch, in OUTPUT.',
     )
     add_settings(parser.add_argument_group('a recording as dataset'), BagConfig(), 'bag.')
 

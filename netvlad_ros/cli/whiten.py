@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: auto'
     )
     parser.add_argument('--seed', type=int, default=0, help='Of everything random. Default: 0')
+    parser.add_argument(
+        '--strength', type=float, default=1.0,
+        help='Method pca: 1 gives all components one variance, 0 leaves each its own, 0.5 takes '
+        'the square root of it. Default: 1',
+    )
     group = parser.add_argument_group('method discriminant')
     group.add_argument(
         '--views', type=int, default=8,
@@ -80,9 +85,15 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     name = args.name or args.output.stem
     check_name(bundle, name)
     old = bundle.network
-    plain = DescriptorNetwork(old.policy, old.backbone, old.pooling).eval()
+    plain = DescriptorNetwork(
+        old.policy, old.backbone, old.pooling, local_projection=old.local_projection
+    ).eval()
     if not 1 <= args.dim <= plain.dim:
         raise ConfigError(f'--dim is {args.dim}, allowed for {args.model}: 1 to {plain.dim}')
+    if not 0.0 <= args.strength <= 1.0:
+        raise ConfigError(f'--strength is {args.strength}, allowed: 0 to 1')
+    if args.strength != 1.0 and args.method != 'pca':
+        raise ConfigError('--strength is a setting of --method pca')
     if args.views < 1:
         raise ConfigError(f'--views is {args.views}, allowed: 1 and more')
     to_device(plain, args.device)
@@ -96,11 +107,16 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     learn = _discriminant if args.method == 'discriminant' else _pca
     whitening, count = learn(args, plain, datasets)
     learnt_on = ', '.join(f'{dataset.name} {dataset.fingerprint()}' for dataset in datasets)
-    training = {**bundle.info.training, 'whitened_on': learnt_on, 'whitened_by': args.method}
+    training = {
+        **bundle.info.training, 'whitened_on': learnt_on, 'whitened_by': args.method,
+        'whitening_strength': args.strength,
+    }  # fmt: skip
     info = replace(
         bundle.info, name=name, training=training, recommended_min_similarity=None
     )
-    network = DescriptorNetwork(old.policy, old.backbone, old.pooling, whitening)
+    network = DescriptorNetwork(
+        old.policy, old.backbone, old.pooling, whitening, old.local_projection
+    )
     written = save_bundle(args.output, network.cpu(), info)
     print(f'whitened to {args.dim} dimensions by {args.method} from {count} images')
     report_written(args.output, written.model_id)
@@ -133,7 +149,7 @@ def _pca(
         if len(images) > share:
             images = images.take(np.sort(rng.permutation(len(images))[:share]))
         samples.append(describe(plain, image_source(args, images, plain.policy), progress))
-    return fit_whitening(np.concatenate(samples), args.dim), count
+    return fit_whitening(np.concatenate(samples), args.dim, args.strength), count
 
 
 def _discriminant(

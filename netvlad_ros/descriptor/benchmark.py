@@ -147,13 +147,14 @@ def _stage_calls(
 
     x = preprocess()
     features = network.features(x)
-    wide = features.float()
-    pooling = network.pooling
+    projection, pooling = network.local_projection, network.pooling
+    pooled = features if projection is None else projection(features)
+    wide = pooled.float()
     assert isinstance(pooling, NetVLAD)
     stages: Calls = {
         'preprocess': preprocess,
         'forward': lambda: wait(network.features(x)),
-        'pooling': lambda: wait(pooling(features)),
+        'pooling': lambda: wait(pooling(pooled)),
         'pooling + whitening': lambda: wait(network.pool(features)),
     }
     peers: Calls = {

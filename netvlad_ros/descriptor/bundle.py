@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from netvlad_ros.descriptor.backbones import make_backbone
+from netvlad_ros.descriptor.local_projection import LocalProjection, local_projection_from
 from netvlad_ros.descriptor.network import DescriptorNetwork, Encoder
 from netvlad_ros.descriptor.poolings import make_pooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
@@ -197,13 +198,16 @@ def _network_from(
         backbone = RootSift()
     else:
         backbone = make_backbone(values['backbone'], on_meta=True)
-    pooling = make_pooling(values['pooling'], values['clusters'], backbone.channels)
-    weight, bias = tensors.get('whitening.weight'), tensors.get('whitening.bias')
+    local_projection: Optional[LocalProjection] = None
+    if layer := _linear(tensors, 'local_projection'):
+        local_projection = local_projection_from(*layer)
+    channels = backbone.channels if local_projection is None else local_projection.channels
+    pooling = make_pooling(values['pooling'], values['clusters'], channels)
     whitening: Optional[Whitening] = None
-    if weight is not None and bias is not None:
-        whitening = whitening_from(weight, bias)
+    if layer := _linear(tensors, 'whitening'):
+        whitening = whitening_from(*layer)
     network = DescriptorNetwork(
-        InputPolicy.from_dict(values['input']), backbone, pooling, whitening
+        InputPolicy.from_dict(values['input']), backbone, pooling, whitening, local_projection
     )
     counters = {
         key: torch.zeros((), dtype=torch.long)
@@ -216,3 +220,9 @@ def _network_from(
         first_line = ' '.join(str(error).split())[:300]
         raise ModelError(f'tensors of model {str(path)!r} do not fit: {first_line}') from error
     return network
+
+
+def _linear(tensors: Mapping[str, Tensor], name: str) -> Optional[tuple[Tensor, Tensor]]:
+    """Return weight and bias of an optional layer."""
+    weight, bias = tensors.get(f'{name}.weight'), tensors.get(f'{name}.bias')
+    return None if weight is None or bias is None else (weight, bias)

@@ -57,11 +57,16 @@ def whitening_from(weight: Tensor, bias: Tensor) -> Whitening:
     return layer
 
 
-def fit_whitening(samples: npt.NDArray[np.floating], dim: Optional[int] = None) -> Whitening:
+def fit_whitening(
+    samples: npt.NDArray[np.floating], dim: Optional[int] = None, strength: float = 1.0
+) -> Whitening:
     """Return the PCA whitening of descriptors.
 
     :param samples: (n, D) unit descriptors of training database images.
     :param dim: components to keep, at most min(D, n - 1); None keeps that many.
+    :param strength: a component is divided by its deviation to this power: 1 whitens, as the paper
+        does, 0 only rotates. Where a camera differs from that of the samples, the components that
+        varied least there say least, and whitening makes most of them.
     :raises InputError: samples are too few for ``dim``, not finite, or span fewer dimensions.
     """
     count, inputs = samples.shape
@@ -85,7 +90,7 @@ def fit_whitening(samples: npt.NDArray[np.floating], dim: Optional[int] = None) 
             f'whitening samples span {rank} dimensions, {dim} wanted: give more varied images '
             'or a smaller dim'
         )
-    projection = axes / np.sqrt(values + _EPS)[:, None]
+    projection = axes / (values + _EPS)[:, None] ** (strength / 2)
     bias = -projection @ mean
     return whitening_from(
         torch.from_numpy(projection.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))

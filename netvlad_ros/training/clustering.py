@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from netvlad_ros.config import setting
+from netvlad_ros.descriptor.local_projection import LocalProjection
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.unit_length import unit
 from netvlad_ros.errors import InputError
@@ -102,6 +103,8 @@ def init_pooling(
 ) -> float:
     """Cluster and start the network's NetVLAD or VLAD layer from it.
 
+    A projection of the local features, where the network has one, is started before.
+
     :param datasets: each gives as many local features.
     :returns: alpha, the sharpness of the assignment.
     :raises InputError: the pooling has no clusters.
@@ -113,5 +116,16 @@ def init_pooling(
     samples = np.concatenate([
         sample_local_features(network, images, each, progress) for images in datasets
     ])
+    if network.local_projection is not None:
+        network.local_projection.init_from_samples(torch.from_numpy(samples))
+        samples = _projected(network.local_projection, samples)
     centres = kmeans(samples, config)
     return float(init(torch.from_numpy(centres), torch.from_numpy(samples)))
+
+
+@torch.no_grad()
+def _projected(projection: LocalProjection, samples: Float32Array) -> Float32Array:
+    """Return (n, P) unit rows."""
+    maps = projection(torch.from_numpy(samples.T[None, :, :, None]).to(projection.weight.device))
+    rows = unit(maps[0, :, :, 0].T, dim=1)
+    return np.ascontiguousarray(rows.cpu().numpy())

@@ -254,11 +254,12 @@ class Tail(nn.Module):
     def __init__(self, network: DescriptorNetwork) -> None:
         super().__init__()
         _, self.layers = split_backbone(network.backbone)  # type: ignore[arg-type]
+        self.local_projection = network.local_projection
         self.pooling = network.pooling
         self.whitening = network.whitening
         self.dim = network.dim
+        self._pool = network.pool
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the descriptors."""
-        pooled: Tensor = self.pooling(self.layers(channels_last(x)).float())
-        return pooled if self.whitening is None else self.whitening(pooled)
+        return self._pool(self.layers(channels_last(x)))

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+import shutil
 from typing import Any, Optional, Protocol, Union
 
 import numpy as np
@@ -152,8 +153,7 @@ class ImageMap:
                 f"the model's resize is {files.policy.resize!r}, an image cache holds images of "
                 'one size: leave out --image-cache'
             )
-        size = f'{files.policy.width}x{files.policy.height}'
-        file = folder / f'images-{size}-{_list_hash(files.paths)}.npy'
+        file = _map_file(files, folder)
         Workers.joined().make_once(file, lambda: _write_images(files, file, progress))
         self._images = np.load(file, mmap_mode='r')
 
@@ -163,6 +163,33 @@ class ImageMap:
     def batch(self, indices: Indices) -> UInt8Array:
         """Return (n, H, W, 3) uint8 RGB."""
         return np.asarray(self._images[np.asarray(indices, dtype=np.int64)])
+
+
+def kept_decoded(
+    files: ImageFiles, folder: Path, progress: Progress = no_progress
+) -> ImageSource:
+    """Return images that are read many times as an ``ImageMap``, if the disk has room for two.
+
+    Decoding and resizing cost a small network's refresh of the cache a tenth of its speed.
+
+    :param files: of one size.
+    """
+    file = _map_file(files, folder)
+    needed = len(files) * files.policy.height * files.policy.width * 3
+    existing = next(parent for parent in file.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    workers = Workers.joined()
+    # The first process decides: for the others its file has already changed what is free.
+    fits = workers.sum(float(workers.is_first and (file.is_file() or 2 * needed <= free)))
+    if fits:
+        return ImageMap(files, folder, progress)
+    if workers.is_first:
+        _log.warning(
+            '%d images are decoded again whenever they are read: decoded they take %.1f GB, and '
+            '%s has %.1f GB free; --image-cache DIR keeps them on another disk',
+            len(files), needed / 1e9, existing, free / 1e9,
+        )  # fmt: skip
+    return files
 
 
 def _write_images(files: ImageFiles, file: Path, progress: Progress) -> None:
@@ -175,6 +202,11 @@ def _write_images(files: ImageFiles, file: Path, progress: Progress) -> None:
         mapped[indices.start : indices.stop] = files.batch(indices)
     mapped.flush()
     partial.replace(file)
+
+
+def _map_file(files: ImageFiles, folder: Path) -> Path:
+    size = f'{files.policy.width}x{files.policy.height}'
+    return folder / f'images-{size}-{_list_hash(files.paths)}.npy'
 
 
 def _list_hash(paths: Sequence[Path]) -> str:

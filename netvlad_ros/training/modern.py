@@ -237,6 +237,8 @@ def parameter_groups(
             groups.append({'params': parameters, 'lr': rate})
 
     add(tail, config.backbone_lr)
+    if network.local_projection is not None:
+        add(network.local_projection, config.lr)
     add(network.pooling, config.lr)
     if network.whitening is not None:
         size = float(network.whitening.weight.detach().abs().mean())

@@ -21,7 +21,10 @@ class ModernConfig:
         5, 'Views of an image whose frozen outputs are kept: one plain, the others augmented.',
         minimum=1, maximum=1000,
     )
-    lr: float = setting(1e-3, 'Learning rate of pooling.', minimum=0.0, maximum=10.0)
+    lr: float = setting(
+        1e-3, 'Learning rate of pooling and of the projection before it.',
+        minimum=0.0, maximum=10.0,
+    )
     backbone_lr: float = setting(
         1e-4, 'Learning rate of the trained part of the backbone.', minimum=0.0, maximum=10.0
     )

@@ -24,6 +24,8 @@ PARAMETERS = {
     'keyframes.policy': 'every_frame',
     'search.exclude_s': '2',
     'search.min_similarity': '0.95',
+    # Best effort may lose an image of a megabyte on a busy machine.
+    'qos_overrides./image.subscription.reliability': 'reliable',
 }
 
 

@@ -20,6 +20,7 @@ from netvlad_ros.cli import models
 from netvlad_ros.descriptor import BundleInfo, load_bundle, make_bundle, save_bundle
 from netvlad_ros.descriptor.backbones import BACKBONES, make_backbone
 from netvlad_ros.descriptor.download import download
+from netvlad_ros.descriptor.local_projection import LocalProjection
 from netvlad_ros.descriptor.locate import cache_folder, find_model
 from netvlad_ros.descriptor.netvlad import NetVLAD
 from netvlad_ros.descriptor.network import DescriptorNetwork
@@ -39,7 +40,9 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv('NETVLAD_MODELS', str(tmp_path / 'own'))
 
 
-def small_network(seed=0, whiten=True, backbone='mobilenet_v3_small_s16', pooling=None):
+def small_network(
+    seed=0, whiten=True, backbone='mobilenet_v3_small_s16', pooling=None, projection=None
+):
     torch.manual_seed(seed)
     backbone = make_backbone(backbone)
     pooling = NetVLAD(4, backbone.channels) if pooling is None else pooling
@@ -48,7 +51,7 @@ def small_network(seed=0, whiten=True, backbone='mobilenet_v3_small_s16', poolin
     if whiten:
         samples = np.random.default_rng(seed).normal(size=(20, 4 * backbone.channels))
         whitening = fit_whitening(samples, 8)
-    return DescriptorNetwork(policy, backbone, pooling, whitening)
+    return DescriptorNetwork(policy, backbone, pooling, whitening, projection)
 
 
 INFO = BundleInfo('small', 'Apache-2.0', 'test', {'data': 'none'}, 0.8)
@@ -136,6 +139,20 @@ def test_a_bundle_comes_back_as_it_was(tmp_path, pooling):
     images = torch.from_numpy(random_images(2, 64, 96))
     assert torch.allclose(loaded.network(images), network(images), atol=1e-5)
     assert loaded.network(images).shape == (2, loaded.dim)
+
+
+def test_a_projection_of_local_features_comes_back_with_its_bundle(tmp_path):
+    torch.manual_seed(1)
+    projection = LocalProjection(48, 5)
+    projection.weight.data.normal_()
+    network = small_network(pooling=NetVLAD(4, 5), whiten=False, projection=projection)
+    saved = save_bundle(tmp_path / 'a.safetensors', network, INFO)
+    loaded = load_bundle(tmp_path / 'a.safetensors')
+    images = torch.from_numpy(random_images(2, 64, 96))
+    assert torch.allclose(loaded.network(images), network(images), atol=1e-5)
+    assert (loaded.model_id, loaded.dim) == (saved.model_id, 20)
+    projection.bias.data[0] += 1e-3
+    assert make_bundle(network, INFO).model_id != saved.model_id
 
 
 def test_a_bundle_holds_what_the_format_promises(tmp_path):

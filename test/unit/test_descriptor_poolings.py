@@ -9,6 +9,7 @@ import torch
 from netvlad_ros.config import DescriptorConfig
 from netvlad_ros.descriptor import BundleInfo, Descriptor, make_bundle
 from netvlad_ros.descriptor.backbones import make_backbone
+from netvlad_ros.descriptor.local_projection import LocalProjection
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.poolings import KINDS, GeM, MaxPooling, NoPooling, make_pooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
@@ -91,6 +92,32 @@ def test_whitening_gives_uncorrelated_unit_variances():
     y = x @ layer.weight.detach().numpy().T.astype(np.float64) + layer.bias.detach().numpy()
     assert np.allclose(np.cov(y.T), np.eye(5), atol=1e-4)
     assert np.allclose(y.mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize('strength', [0.0, 0.5])
+def test_a_weaker_whitening_leaves_a_part_of_the_deviations(strength):
+    x = np.random.default_rng(3).normal(size=(400, 12)) @ np.diag(np.arange(1.0, 13.0))
+    whole = np.linalg.eigvalsh(np.cov(x.T))[::-1][:5]
+    layer = fit_whitening(x, 5, strength)
+    y = x @ layer.weight.detach().numpy().T.astype(np.float64)
+    assert np.allclose(np.cov(y.T), np.diag(whole ** (1 - strength)), rtol=1e-4, atol=1e-3)
+
+
+def test_local_features_are_reduced_to_their_principal_axes():
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(500, 12, generator=generator) * torch.linspace(3, 1, 12)
+    samples = x / x.norm(dim=1, keepdim=True)
+    layer = LocalProjection(12, 4)
+    layer.init_from_samples(samples)
+    # Whatever the length of a feature: unit length comes first.
+    y = layer(7.0 * x.T[None, :, :, None])[0, :, :, 0].T.detach()
+    variances = torch.linalg.eigvalsh(torch.cov(samples.T)).flip(0)[:4]
+    assert torch.allclose(torch.cov(y.T), torch.diag(variances), atol=1e-5)
+    assert torch.allclose(y.mean(dim=0), torch.zeros(4), atol=1e-5)
+    with pytest.raises(InputError, match='3 local features of 12 values'):
+        layer.init_from_samples(samples[:3])
+    with pytest.raises(InputError, match='not finite'):
+        layer.init_from_samples(samples * float('nan'))
 
 
 def test_gram_trick_equals_the_covariance():

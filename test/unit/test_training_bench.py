@@ -86,7 +86,7 @@ def test_the_ratios_are_those_of_the_rates(capsys):
     assert main([*command.split(), '--json']) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     bare = result['bare_forward_images_per_s']
-    for name in ('cache_refresh', 'decoded_cache_refresh'):
+    for name in ('cache_refresh', 'cache_refresh_from_files'):
         rate = result[f'{name}_images_per_s']
         assert rate > 0 and result[f'{name}_of_bare_forward'] == pytest.approx(rate / bare)
     assert result['port_cache_file'] in ('HDF5', 'none: h5py is missing, pip install h5py')

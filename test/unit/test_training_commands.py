@@ -4,6 +4,7 @@
 
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ from netvlad_ros.training import array_file, clustering, features, frozen
 from netvlad_ros.training.bags import read_bag
 from netvlad_ros.training.clustering import ClusterConfig, sample_local_features
 from netvlad_ros.training.features import describe
-from netvlad_ros.training.images import CroppedFiles, ImageFiles, ImageMap
+from netvlad_ros.training.images import CroppedFiles, ImageFiles, ImageMap, kept_decoded
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_training_bags import FRAMES
@@ -94,6 +95,22 @@ def test_what_needs_one_size_says_so(tmp_path):
         ImageMap(files, tmp_path / 'cache')
     with pytest.raises(InputError, match=r'\(96, 72, 3\) give .* needs its own input size'):
         describe(make_network(MAX_SIDE, 'none'), ImageFiles(files.paths[1:2], MAX_SIDE))
+
+
+@pytest.mark.parametrize(('free_images', 'kept'), [(14, True), (13, False)])
+def test_images_are_kept_decoded_if_the_disk_has_room_for_two(
+    tmp_path, monkeypatch, caplog, free_images, kept
+):
+    files = ImageFiles(write_photos(tmp_path), InputPolicy(height=64, width=96))
+    usage = shutil.disk_usage(tmp_path)._replace(free=free_images * 64 * 96 * 3)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    source = kept_decoded(files, tmp_path / 'run')
+    np.testing.assert_array_equal(source.batch([2, 5]), files.batch([2, 5]))
+    assert (tmp_path / 'run').exists() == kept
+    assert ('7 images are decoded again' in caplog.text) != kept
+    usage = usage._replace(free=0)
+    again = kept_decoded(files, tmp_path / 'run')
+    assert isinstance(again, ImageMap) == kept, 'what is there needs no further room'
 
 
 @pytest.mark.slow
@@ -336,6 +353,11 @@ def places_and_model(tmp_path) -> tuple[str, str]:
         ('--dim 12 --output {}/w.safetensors', 'needs more than 12 database images, 12 of 12'),
         ('--dim 193 --output {}/w.safetensors', '--dim is 193, allowed for '),
         ('--dim 0 --output {}/w.safetensors', '--dim is 0, allowed for '),
+        ('--dim 4 --strength 1.5 --output {}/w.safetensors', '--strength is 1.5, allowed: 0 to 1'),
+        (
+            '--dim 4 --strength 0.5 --method discriminant --output {}/w.safetensors',
+            '--strength is a setting of --method pca',
+        ),
         (
             '--dim 4 --method discriminant --views 2 --output {}/w.safetensors',
             '36 descriptors (images times --views) are too few for 192 dimensions',
@@ -375,6 +397,37 @@ def test_two_datasets_count_alike_from_clusters_to_whitening(tmp_path, monkeypat
     command = f"""whiten {first} --also {second} --model {start} --dim 8 --output {out}"""
     assert main(command.split()) == 0
     assert 'by pca from 24 images' in capsys.readouterr().out
+
+
+def test_local_features_are_reduced_and_training_goes_on_from_there(tmp_path, capsys):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    command = f"""cluster {table} --backbone mobilenet_v3_small_s16 --clusters 2 --local-dim 6
+        --width 96 --height 64 --output {start}"""
+    assert main(command.split()) == 0
+    network = load_bundle(start).network
+    assert network.dim == 12 and network.local_projection.weight.abs().max() < 1
+    white = tmp_path / 'white.safetensors'
+    command = f'whiten {table} --model {start} --dim 8 --strength 0.5 --output {white}'
+    assert main(command.split()) == 0, capsys.readouterr().err
+    command = f"""train {table} --val-split= --model {white} --recipe modern --steps 2 --places 2
+        --views 2 --train-layers --output {tmp_path / 'run'}"""
+    assert main(command.split()) == 0, capsys.readouterr().err
+    trained = load_bundle(tmp_path / 'run/model.safetensors').network
+    moved = trained.local_projection.weight - network.local_projection.weight
+    assert trained.dim == 8 and moved.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ('--local-dim 6 --pooling average', '--local-dim goes with netvlad and vlad, not average'),
+        ('--local-dim 49', '--local-dim is 49, allowed for mobilenet_v3_small_s16: 1 to 48'),
+    ],
+)
+def test_a_reduction_that_cannot_be_is_refused(tmp_path, capsys, options, message):
+    command = f'cluster x --backbone mobilenet_v3_small_s16 {options} --output {tmp_path / "m"}'
+    assert main(command.split()) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_a_bad_name_is_refused_before_clustering(places_and_model, tmp_path, monkeypatch, capsys):

@@ -55,7 +55,9 @@ def import_file(
         network.whitening = network.whitening.cropped(dim)
     if size_hw is not None:
         policy = replace(network.policy, resize='fixed', height=size_hw[0], width=size_hw[1])
-        network = DescriptorNetwork(policy, network.backbone, network.pooling, network.whitening)
+        network = DescriptorNetwork(
+            policy, network.backbone, network.pooling, network.whitening, network.local_projection
+        )
     info = replace(imported.info, name=name or model_name(source))
     return save_bundle(output, network, info)
 
