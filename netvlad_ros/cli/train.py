@@ -163,7 +163,8 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
 def _report_gap(train: PlaceDataset, held_out: PlaceDataset) -> None:
     """Print how far in time the held-out part of a recording is from the part that trains."""
     first, last = held_out.all_images().stamp, train.all_images().stamp
-    if first is not None and last is not None:
+    # Of several recordings each has a held-out part of its own.
+    if first is not None and last is not None and first.min() > last.max():
         print(
             f'held out: the last {len(first)} images, {first.min() - last.max():.1f} s after the '
             f'last of {len(last)} that train'

@@ -39,7 +39,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
         help='Keep the decoded, resized images here as a memory map; later runs reuse it. '
         'Default: not kept, but for recipes that read them in every epoch, in OUTPUT.',
     )
-    add_settings(parser.add_argument_group('a recording as dataset'), BagConfig(), 'bag.')
+    add_settings(parser.add_argument_group('recordings as datasets'), BagConfig(), 'bag.')
 
 
 def add_also(parser: argparse.ArgumentParser, what: str) -> None:
@@ -120,9 +120,11 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
 
 
 def open_all(args: argparse.Namespace) -> list[PlaceDataset]:
-    """Open the dataset and those of ``--also``; the options of the first do not apply to them."""
+    """Open the dataset and those of ``--also``, to which only the options of recordings apply."""
     others = [
-        argparse.Namespace(dataset=path, split='train', images=None, kind='auto')
+        argparse.Namespace(
+            **{**vars(args), 'dataset': path, 'split': 'train', 'images': None, 'kind': 'auto'}
+        )
         for path in args.also
     ]
     return [open_checked(each) for each in (args, *others)]

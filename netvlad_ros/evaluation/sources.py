@@ -110,6 +110,16 @@ def name_apart(sources: Sequence[Source]) -> None:
             source.name = name if count == 1 else '/'.join(part[-length:])
 
 
+def is_bag(path: Path) -> bool:
+    """Return whether a path is a rosbag2."""
+    return path.suffix.lower() in BAG_SUFFIXES or (path / 'metadata.yaml').is_file()
+
+
+def is_recording(path: Path) -> bool:
+    """Return whether a path is a rosbag2 or a folder with frames.csv."""
+    return is_bag(path) or (path / 'frames.csv').is_file()
+
+
 def open_source(
     path: Path | str, topics: Topics | None = None, poses: Optional[Path | str] = None
 ) -> Source:
@@ -129,11 +139,11 @@ def open_source(
     if not path.exists():
         raise InputError(f'{path} does not exist')
     track = None if poses is None else read_tum(Path(poses))
-    if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+    if is_bag(path):
         from netvlad_ros.evaluation.source_bag import BagSource
 
         return BagSource(path, topics or Topics(), track)
-    if (path / 'frames.csv').is_file():
+    if is_recording(path):
         return SequenceSource(path, track)
     if path.is_dir() and any(map(is_image, path.iterdir())):
         if track is None:

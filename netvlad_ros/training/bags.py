@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording with poses as a dataset of places: the poses are weak labels.
 
+Several recordings in one folder are one dataset. Whether two of them show the same places is not
+known: pairs between them are neither alike nor different.
+
 Images are written to a folder once, because training reads them in random order. The first part
 of the frames trains and the rest is held out, without those of a time gap between the two, so
 that no held-out image has a neighbour in time among the training ones. Places that the robot
@@ -10,7 +13,7 @@ comes back to may be in both: they show what the model makes of this environment
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -19,7 +22,14 @@ import numpy as np
 
 from netvlad_ros.config import setting, validate
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.places import HEADING_DEG, IntArray, PlaceDataset, PlaceImages
+from netvlad_ros.evaluation.sources import is_recording, open_source
+from netvlad_ros.training.places import (
+    HEADING_DEG,
+    LOOK_ALIKE_FROM_M,
+    IntArray,
+    PlaceDataset,
+    PlaceImages,
+)
 from netvlad_ros.types import FloatArray, Frame
 
 # Frames nearer than this to the last kept one, and turned less, add nothing.
@@ -64,8 +74,6 @@ def read_bag(
     :param root: folder for the images; by default ``NAME_images`` beside the recording.
     :raises InputError: the recording has no pose, or too few frames.
     """
-    from netvlad_ros.evaluation.sources import open_source
-
     config = config or BagConfig()
     validate(config, 'bag.')
     if split not in ('train', 'val', 'all'):
@@ -114,6 +122,43 @@ def read_bag(
         positive_radius_m=config.radius_m,
         negative_radius_m=2.0 * config.radius_m,
         same_heading_deg=config.angle_deg,
+    )
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """Return the recordings right in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if is_recording(path))
+
+
+def read_bags(folder: Path, split: str, config: Optional[BagConfig] = None) -> PlaceDataset:
+    """Return all recordings right in a folder as one dataset, each with its own split by time.
+
+    :raises InputError: as ``read_bag``.
+    """
+    parts = [read_bag(path, split, None, config) for path in recordings_in(folder)]
+    shifts_m, east_m = [], 0.0
+    for part in parts:
+        xy_m = part.all_images().xy_m
+        shifts_m.append(np.array([east_m, 0.0]) - xy_m.min(axis=0))
+        east_m += float(np.ptp(xy_m[:, 0])) + 2 * LOOK_ALIKE_FROM_M
+    database, queries = (
+        _together([getattr(part, name) for part in parts], shifts_m)
+        for name in ('database', 'queries')
+    )
+    return replace(parts[0], name=folder.resolve().name, database=database, queries=queries)
+
+
+def _together(parts: list[PlaceImages], shifts_m: list[FloatArray]) -> PlaceImages:
+    """Return lists of images as one; two far ones may show the same place."""
+    stamps = [part.stamp for part in parts if part.stamp is not None]
+    headings = [part.heading_deg for part in parts if part.heading_deg is not None]
+    xy_m = np.concatenate([p.xy_m + shift for p, shift in zip(parts, shifts_m, strict=True)])
+    return PlaceImages(
+        paths=tuple(path for part in parts for path in part.paths),
+        xy_m=xy_m,
+        stamp=np.concatenate(stamps),
+        look_alike=np.zeros(len(xy_m), dtype=np.int64),
+        heading_deg=np.concatenate(headings),
     )
 
 

@@ -11,7 +11,7 @@ msls      Mapillary Street-Level Sequences, a city's folder or the folder of cit
 npz       ``utmDb``, ``utmQ``, ``posDistThr`` beside two lists of image names
 csv       one table ``path,east_m,north_m,split[,role][,stamp]``
 walks     a table ``image,split,area`` of frames in the order of walks, without positions
-bag       a rosbag2 or sequence folder with poses
+bag       a rosbag2 or sequence folder with poses, or a folder of such
 ========  ====================================================================================
 """
 
@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import Optional, Union
 
 from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation.sources import is_recording
+from netvlad_ros.training.bags import BagConfig, read_bag, read_bags, recordings_in
 from netvlad_ros.training.places import PlaceDataset
 from netvlad_ros.training.tables import reading
 
-if TYPE_CHECKING:
-    from netvlad_ros.training.bags import BagConfig
-
 KINDS = ('pitts', 'utm', 'msls', 'npz', 'csv', 'walks', 'bag')
-BAG_SUFFIXES = ('.mcap', '.db3')
 
 
 def open_dataset(
@@ -57,9 +55,11 @@ def open_dataset(
 
         return read_pitts(path, root)
     if kind == 'bag':
-        from netvlad_ros.training.bags import read_bag
-
-        return read_bag(path, split, root, bag)
+        if is_recording(path):
+            return read_bag(path, split, root, bag)
+        if path.is_dir() and recordings_in(path):
+            return read_bags(path, split, bag)
+        raise InputError(f'{str(path)!r} is no recording and has none in it')
     from netvlad_ros.training import lists
 
     if kind == 'utm':
@@ -86,9 +86,7 @@ def guess_kind(path: Path) -> str:
         return 'pitts'
     if suffix == '.npz':
         return 'npz'
-    if suffix in BAG_SUFFIXES or any(
-        (path / name).is_file() for name in ('metadata.yaml', 'frames.csv')
-    ):
+    if is_recording(path):
         return 'bag'
     if suffix == '.csv':
         return _table_kind(path)
@@ -102,6 +100,8 @@ def guess_kind(path: Path) -> str:
             (path / 'images' / s / 'database').is_dir() for s in ('train', 'val', 'test')
         ):
             return 'utm'
+        if recordings_in(path):
+            return 'bag'
     raise InputError(
         f'{str(path)!r} looks like no known dataset: say which with --kind {"|".join(KINDS)}'
     )

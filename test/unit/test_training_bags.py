@@ -4,6 +4,7 @@
 
 import json
 from pathlib import Path
+import shutil
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.descriptor.whitening import whitening_from
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.bags import BagConfig, read_bag
+from netvlad_ros.training.places import check_lists
+from netvlad_ros.training.readers import open_dataset
 from netvlad_ros.training.relations import relations_of
 
 FRAMES, STEP_M, STEP_S = 80, 1.0, 0.5
@@ -103,3 +106,24 @@ def test_fine_tuning_shows_recall_before_and_after_on_the_held_out_part(recordin
         assert 'of 23 held-out images' in shown
     assert result['after']['average_precision'] > result['before']['average_precision']
     assert (run / 'model.safetensors').is_file()
+
+
+def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
+    folder = tmp_path / 'drives'
+    for name in ('a', 'b'):
+        shutil.copytree(recording, folder / name)
+    config = BagConfig(radius_m=1.5, train_share=0.5)
+    both = open_dataset(folder, 'train', bag=config)
+    single = read_bag(folder / 'a', 'train', config=config)
+    assert both.name == 'drives' and len(both.all_images()) == 2 * len(single.all_images())
+    check_lists(both)
+    relations = relations_of(both)
+    first = np.array(['/a_images/' in str(path) for path in relations.images.paths])
+    same, different = relations.pairs(np.arange(len(first)), np.arange(len(first)))
+    # The two copies show the same wall, which nothing in the poses tells.
+    assert not (same | different)[first][:, ~first].any()
+    alone_same, alone_different = relations_of(single).pairs(*2 * [np.arange(first.sum())])
+    assert same[first][:, first].sum() == alone_same.sum()
+    assert different[first][:, first].sum() == alone_different.sum()
+    with pytest.raises(InputError, match='is no recording and has none in it'):
+        open_dataset(folder / 'a_images', kind='bag')
