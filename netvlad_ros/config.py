@@ -102,7 +102,7 @@ class SearchConfig:
         unit='s', minimum=0.0, maximum=86400.0,
     )
     min_similarity: float = setting(
-        0.61, "Least similarity of a loop closure. The default is the default model's; "
+        0.5, "Least similarity of a loop closure. The default is the default model's; "
         "'netvlad models info' and 'netvlad evaluate' recommend one for another.",
         minimum=-1.0, maximum=1.0,
     )

@@ -89,6 +89,8 @@ build_workspace() {
   if [[ -z $SOURCED_ROS ]]; then
     export AMENT_PREFIX_PATH=$VENV CMAKE_PREFIX_PATH=$VENV
   fi
+  # colcon keeps the links to files that are gone, and then cannot install them.
+  [[ -d $BUILD ]] && find "$BUILD" "$INSTALL" -xtype l -delete 2>/dev/null || true
   "${build[@]}" > "$LOG/setup.log" 2>&1 || { tail -n 40 "$LOG/setup.log" >&2; fail "colcon build failed, see $LOG/setup.log"; }
 }
 

@@ -15,11 +15,12 @@ Worked examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 import shlex
 import sys
-from typing import Any
+from typing import Any, Optional
 
 from netvlad_ros.config import DetectorConfig, from_dict, to_dict
 from netvlad_ros.errors import ConfigError
@@ -247,7 +248,7 @@ def summary_text(report: dict[str, Any], folder: Path) -> str:
         lines += [
             f'  {report["queries"]} queries, {report["queries_with_revisit"]} with a revisit, '
             f'{report["queries_judged_with_revisit"]} of them judged',
-            f'  recall@1/5/10 {recalls}',
+            f'  recall@1/5/10 {recalls}{_within(report["recall_at_1"])}',
         ]
         for name, stage in {**report['stages'], **report['baselines']}.items():
             full = percent(
@@ -255,7 +256,8 @@ def summary_text(report: dict[str, Any], folder: Path) -> str:
             )
             threshold = stage['recommended_threshold']['1.0']['value']
             at = 'none' if threshold is None else f'{threshold:.4f}'
-            lines.append(f'  {name}: recall at 100 % precision {full}, threshold {at}')
+            within = _within(stage['recall_at_100_precision'])
+            lines.append(f'  {name}: recall at 100 % precision {full}{within}, threshold {at}')
         candidates = report['candidates_at_threshold']['1.0']
         if candidates is not None:
             lines.append(
@@ -270,6 +272,12 @@ def summary_text(report: dict[str, Any], folder: Path) -> str:
         )
     lines.append(f'  {folder / "report.html"}')
     return '\n'.join(lines)
+
+
+def _within(interval: Mapping[str, Optional[float]]) -> str:
+    """Return a 95 % interval as text, '' where there is none."""
+    low, high = interval['low_95'], interval['high_95']
+    return '' if low is None or high is None else f' [{100 * low:.1f}, {100 * high:.1f}]'
 
 
 def _command() -> str:

@@ -20,16 +20,18 @@ from netvlad_ros.evaluation.metrics import (
     NO_MATCH,
     RECALL_AT,
     Decisions,
+    Interval,
     PrCurve,
     StageResult,
     labels_of,
     rank_matches,
     recall_at,
+    recall_at_1,
     top_k_precision_recall,
 )
 from netvlad_ros.evaluation.protocol import Protocol
 from netvlad_ros.evaluation.replay import Replay
-from netvlad_ros.evaluation.thresholds import judge
+from netvlad_ros.evaluation.thresholds import bootstrap, judge
 from netvlad_ros.evaluation.truth import (
     NEITHER,
     RIGHT,
@@ -68,6 +70,7 @@ class Judgement:
     declared: Mapping[str, Int64Array]
     stages: Mapping[str, StageResult]
     recall_at: Mapping[str, float]
+    recall_at_1: Interval
     top_k: Mapping[str, PrCurve]
     pose_errors: tuple[PoseError, ...]
 
@@ -147,6 +150,7 @@ def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool)
         declared=declared,
         stages={stage: judge(made) for stage, made in decisions.items()},
         recall_at=recall_at(labels[queries], has_revisit),
+        recall_at_1=bootstrap(decisions[RETRIEVAL], recall_at_1),
         top_k={
             str(k): top_k_precision_recall(labels[queries], scores[queries], has_revisit, k)
             for k in RECALL_AT

@@ -169,6 +169,12 @@ def recall_at(ranked_labels: Int8Array, has_revisit: BoolArray) -> dict[str, flo
     return {str(n): float(hits[:, :n].any(axis=1).mean()) for n in RECALL_AT}
 
 
+def recall_at_1(decisions: Decisions) -> float:
+    """Return the share of the queries that ``recall_at`` counts whose match is right."""
+    counted = decisions.has_revisit & decisions.judged
+    return float((decisions.labels[counted] == RIGHT).mean()) if counted.any() else math.nan
+
+
 def top_k_precision_recall(
     ranked_labels: Int8Array, ranked_scores: FloatArray, has_revisit: BoolArray, k: int
 ) -> PrCurve:

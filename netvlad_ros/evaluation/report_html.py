@@ -233,6 +233,7 @@ def _range(item: Mapping[str, Optional[float]], scale: float, digits: int) -> st
 def _recalls(report: Mapping[str, Any]) -> str:
     values = report['recall_at']
     row = [percent(values[n]) for n in ('1', '5', '10')]
+    row[0] += ' ' + _range(report['recall_at_1'], 100, 1)
     return '<h3>Retrieval</h3>' + table(['recall@1', 'recall@5', 'recall@10'], [row])
 
 

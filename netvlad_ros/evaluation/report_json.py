@@ -68,6 +68,7 @@ def to_report(evaluation: Evaluation, command: str) -> dict[str, Any]:
             n: None if judgement is None else number(judgement.recall_at[n])
             for n in ('1', '5', '10')
         },
+        'recall_at_1': None if judgement is None else _interval(judgement.recall_at_1),
         'pr_curve': None if stage is None else _curve(stage.curve),
         'auc': None if stage is None else number(stage.auc),
         'recall_at_100_precision': (

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import re
 from typing import cast
 
 import cv2
@@ -246,7 +247,11 @@ def test_shares_are_printed_with_what_they_are_of(tmp_path: Path) -> None:
     report = to_report(evaluation, 'netvlad')
     assert report['candidates_at_threshold']['1.0'] == {'precision': 1.0, 'count': 3}
     text = summary_text(report, tmp_path)
-    assert 'retrieval: recall at 100 % precision 66.7 % of 3, threshold' in text
+    of_3 = 'retrieval: recall at 100 % precision 66.7 % of 3'
+    for words in (r'recall@1/5/10 66\.7 % / .* %', of_3):
+        found = re.search(words + r' \[([0-9.]+), ([0-9.]+)\]', text)
+        assert found and float(found[1]) <= 66.7 <= float(found[2])
+    assert report['recall_at_1']['value'] == report['recall_at']['1']
     assert 'search.min_similarity, best match of each query; all 3 candidates' in text
     assert '66.7 % of 3' in text_table(*results_table([report]))
     names = ('trajectory', 'precision_recall', 'similarity_matrix', 'scores')
