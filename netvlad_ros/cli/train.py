@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_also(parser, 'to train on (recipe modern)')
     parser.add_argument(
         '--from-bag', action='store_true',
-        help='DATASET is a recording with poses: recipe modern on its first part, recall '
-        'before and after on its last one, with a time gap between them (--bag-gap-s).',
+        help='DATASET is a recording with poses or a folder of such: recipe modern on the first '
+        'part of each, recall before and after on the last, a time gap between (--bag-gap-s).',
     )
     parser.add_argument('--model', default='default', help='Bundle to start from.')
     parser.add_argument('--recipe', choices=RECIPES, help='Default: relja; modern with --from-bag')

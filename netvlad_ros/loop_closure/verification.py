@@ -58,7 +58,7 @@ MIN_AGREEING_PART = 0.9
 # Without a pose nothing else tells a place from the same building seen from afar.
 MIN_SIZE_RATIO = 0.7
 # A match that looks this much less alike than the best candidate counts 1/e of its score.
-SIMILARITY_SCALE = 0.05
+SIMILARITY_SCALE = 0.2
 
 
 @dataclass(frozen=True)

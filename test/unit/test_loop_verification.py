@@ -14,7 +14,7 @@ import pytest
 from netvlad_ros.config import VerificationConfig
 from netvlad_ros.geometry import inverse
 from netvlad_ros.loop_closure.geometry.covariance import pose_error
-from netvlad_ros.loop_closure.verification import Verifier
+from netvlad_ros.loop_closure.verification import SIMILARITY_SCALE, Verifier
 from netvlad_ros.loop_closure.view import View
 from netvlad_ros.types import (
     Camera,
@@ -143,7 +143,7 @@ def test_without_a_metric_pose_a_less_similar_match_scores_less(verifier):
     query, match = render(QUERY), render(MATCH)
     bare = [without(view, camera=Camera()) for view in (query, match)]
     best = answer(verifier, *bare, best_similarity=CLOSURE.similarity)
-    worse = answer(verifier, *bare, best_similarity=CLOSURE.similarity + 0.05)
+    worse = answer(verifier, *bare, best_similarity=CLOSURE.similarity + SIMILARITY_SCALE)
     assert worse.verification_score == pytest.approx(best.verification_score / math.e)
     metric = [answer(verifier, query, match, best_similarity=s) for s in (-1.0, 1.0)]
     assert metric[0].verification_score == metric[1].verification_score
