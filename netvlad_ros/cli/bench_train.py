@@ -218,6 +218,7 @@ def _large(folder: Path) -> dict[str, object]:
     """Write a cache as large as that of Pitts250k and mine a few queries from it."""
     import numpy as np
 
+    from netvlad_ros.training.array_file import let_go
     from netvlad_ros.training.features import feature_map
     from netvlad_ros.training.mining import Miner
     from netvlad_ros.training.places import PlaceDataset, PlaceImages
@@ -230,6 +231,7 @@ def _large(folder: Path) -> dict[str, object]:
     start = time.perf_counter()
     for first in range(0, LARGE_ROWS, len(block)):
         cache[first : first + len(block)] = block
+        let_go(cache)
     cache.flush()
     written_s = time.perf_counter() - start
     xy_m = np.stack([np.arange(LARGE_ROWS) * 0.5, np.zeros(LARGE_ROWS)], axis=1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 import math
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,13 @@ def new_array_file(
             f'cannot write {str(path)!r}, which needs {needed_mb:.1f} MB: {error}'
         ) from error
     return mapped
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Take the pages of a memory map out of this process; they stay in the file and its cache.
+
+    Without it a process that reads or writes all of a large file seems to need as much memory.
+    """
+    mapped = getattr(array, '_mmap', None)
+    if mapped is not None and hasattr(mmap, 'MADV_DONTNEED'):
+        mapped.madvise(mmap.MADV_DONTNEED)

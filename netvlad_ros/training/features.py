@@ -15,13 +15,16 @@ from torch import nn
 
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.array_file import new_array_file
+from netvlad_ros.training.array_file import let_go, new_array_file
 from netvlad_ros.training.frozen import Forward, device_of, fast_forward, is_convolutional
 from netvlad_ros.training.images import ImageSource, Progress, by_size, no_progress
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.types import Float32Array
 
 BATCH = 16
+
+# After so many batches the pages of a memory map are given back.
+_BATCHES_HELD = 64
 
 # Converting the network for the faster engine takes as long as some hundred images.
 WORTH_COMPILING = 200
@@ -98,6 +101,8 @@ def describe_rows(
                     )
                 out[rows[places]] = computed
             start += len(batch)
+            if number % _BATCHES_HELD == 0:
+                let_go(out)
 
 
 def feature_map(path: Path, count: int, dim: int) -> np.memmap[Any, np.dtype[np.float16]]:

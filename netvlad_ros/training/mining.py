@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netvlad_ros.errors import InputError
+from netvlad_ros.training.array_file import let_go
 from netvlad_ros.training.places import IntArray, PlaceDataset
 from netvlad_ros.training.settings import TripletConfig
 
@@ -77,6 +78,7 @@ class Miner:
         best = int(to_positive.argmin())
         candidates = self._candidates(query, rng)
         distance = self._distance(own, database[candidates])
+        let_go(database)
         order = np.argsort(distance, kind='stable')
         nearest = candidates[order[: self.config.negatives]]
         if self.config.only_violating:

@@ -218,6 +218,23 @@ def test_commands_move_the_network_before_they_describe(tmp_path, monkeypatch, c
 # ---------------------------------------------------------------- full disks
 
 
+def mapped_mb() -> float:
+    """Return the resident memory of this process that is backed by files."""
+    lines = Path('/proc/self/status').read_text(encoding='ascii').splitlines()
+    return sum(int(line.split()[1]) for line in lines if line[:7] in ('RssFile', 'RssShme')) / 1024
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='no /proc')
+def test_a_large_cache_is_not_held_in_memory(tmp_path):
+    cache = features.feature_map(tmp_path / 'cache.npy', 1000, 32768)  # 66 MB
+    cache[:] = np.arange(1000, dtype=np.float16)[:, None]
+    held_mb = mapped_mb()
+    array_file.let_go(cache)
+    assert held_mb - mapped_mb() > 50
+    assert (np.asarray(cache[:, 5]) == np.arange(1000)).all()
+    array_file.let_go(np.zeros(3))
+
+
 def write_images(folder: Path) -> None:
     """Fill a cache of decoded images."""
     ImageMap(ImageFiles(write_photos(folder), InputPolicy(height=64, width=96)), folder / 'out')
