@@ -19,7 +19,7 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 # Nothing averages out the 8 bits of bfloat16 in depthwise and narrow layers: of a MobileNetV2 in
 # whole, real pictures keep a cosine of 0.986; with only its wide layers rounded, 0.9997.
-MIN_ROUNDED_WEIGHTS = 15_000
+MIN_ROUNDED_WEIGHTS = 50_000
 
 
 def for_inference(network: DescriptorNetwork, precision: str = 'fp32') -> DescriptorNetwork:
