@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
 def _modern(args: argparse.Namespace) -> dict[str, object]:
     from netvlad_ros.descriptor import BundleInfo, load_bundle, save_bundle
     from netvlad_ros.descriptor.locate import find_model
+    from netvlad_ros.evaluation.sources import is_recording
     from netvlad_ros.training.frozen import to_device
     from netvlad_ros.training.images import size_note
     from netvlad_ros.training.modern import ModernTrainer, load_best, mixed
@@ -127,7 +128,8 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     held_out = None
     if args.val_split:
         part = open_held_out(args, datasets)
-        if args.from_bag and args.val is None:
+        # Of several recordings each has a held-out part of its own.
+        if args.from_bag and args.val is None and is_recording(args.dataset):
             _report_gap(datasets[0], part)
         held_out = _data(args, bundle, [part], replace(config, views=2))
     train = _data(args, bundle, datasets, config)
@@ -163,8 +165,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
 def _report_gap(train: PlaceDataset, held_out: PlaceDataset) -> None:
     """Print how far in time the held-out part of a recording is from the part that trains."""
     first, last = held_out.all_images().stamp, train.all_images().stamp
-    # Of several recordings each has a held-out part of its own.
-    if first is not None and last is not None and first.min() > last.max():
+    if first is not None and last is not None:
         print(
             f'held out: the last {len(first)} images, {first.min() - last.max():.1f} s after the '
             f'last of {len(last)} that train'
