@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the place-recognition node on a robot's camera and odometry."""
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -14,6 +16,9 @@ REMAPPINGS = {
     'camera_info': ('camera_info_topic', 'Calibration of that camera.'),
     'odom': ('odom_topic', 'nav_msgs/Odometry of the robot.'),
     'depth': ('depth_topic', 'Depth registered to the image, optional.'),
+}
+STATIC_TF = {
+    '/tf_static': ('tf_static_topic', 'Static transforms; tf_static if each robot has its own.'),
 }
 # An argument that is not given leaves the parameter to params_file.
 PARAMETERS = {
@@ -34,6 +39,10 @@ BRIDGES = {
 LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 
 
+def remapped(topics):
+    return [(topic, LaunchConfiguration(argument)) for topic, (argument, _) in topics.items()]
+
+
 def start_node(context):
     given = {
         parameter: context.launch_configurations[argument]
@@ -42,6 +51,10 @@ def start_node(context):
     }
     if 'use_sim_time' in given:
         given['use_sim_time'] = yaml.safe_load(given['use_sim_time'])
+    # A shell leaves `~` behind `:=` alone, and launch_ros goes on without a file that is missing.
+    params_file = Path(context.launch_configurations['params_file']).expanduser()
+    if not params_file.is_file():
+        raise ValueError(f'params_file is {str(params_file)!r}, which is not a file')
     nodes = [
         Node(
             package='netvlad_ros',
@@ -49,11 +62,8 @@ def start_node(context):
             name='vpr',
             namespace=LaunchConfiguration('namespace'),
             output='screen',
-            parameters=[LaunchConfiguration('params_file'), given],
-            remappings=[
-                (topic, LaunchConfiguration(argument))
-                for topic, (argument, _) in REMAPPINGS.items()
-            ],
+            parameters=[str(params_file), given],
+            remappings=remapped({**REMAPPINGS, **STATIC_TF}),
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
         )
     ]
@@ -69,7 +79,8 @@ def start_node(context):
                 name='closure_bridge',
                 namespace=LaunchConfiguration('namespace'),
                 output='screen',
-                parameters=[LaunchConfiguration('params_file'), {**clock, 'bridges': bridges}],
+                parameters=[str(params_file), {**clock, 'bridges': bridges}],
+                remappings=remapped(STATIC_TF),
                 ros_arguments=['--log-level', LaunchConfiguration('log_level')],
             )
         )
@@ -79,7 +90,7 @@ def start_node(context):
 def generate_launch_description():
     arguments = [
         DeclareLaunchArgument(argument, default_value=topic, description=text)
-        for topic, (argument, text) in REMAPPINGS.items()
+        for topic, (argument, text) in {**REMAPPINGS, **STATIC_TF}.items()
     ]
     arguments += [
         DeclareLaunchArgument(argument, default_value='', description=text, choices=choices)

@@ -4,7 +4,10 @@
 
 from netvlad_ros.config import MapConfig
 from netvlad_ros.keyframes.map import KeyframeMap
+from netvlad_ros.keyframes.opening import is_map
 from netvlad_ros.keyframes.records import Exclusion, Neighbour, Session
 from netvlad_ros.keyframes.selection import KeyframeSelector
 
-__all__ = ['Exclusion', 'KeyframeMap', 'KeyframeSelector', 'MapConfig', 'Neighbour', 'Session']
+__all__ = [
+    'Exclusion', 'KeyframeMap', 'KeyframeSelector', 'MapConfig', 'Neighbour', 'Session', 'is_map',
+]  # fmt: skip

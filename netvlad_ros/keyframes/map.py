@@ -20,7 +20,7 @@ from netvlad_ros.errors import InputError, MapError
 from netvlad_ros.keyframes.copying import write_copy
 from netvlad_ros.keyframes.locking import WriterLock
 from netvlad_ros.keyframes.maintenance import Maintenance
-from netvlad_ros.keyframes.opening import open_store
+from netvlad_ros.keyframes.opening import MILVUS, open_store
 from netvlad_ros.keyframes.places import Places
 from netvlad_ros.keyframes.records import Entry, Exclusion, Neighbour, Session
 from netvlad_ros.keyframes.store import Store, expanded, pack_pose, utc_now
@@ -35,7 +35,6 @@ from netvlad_ros.types import (
 )
 
 _UNIT_TOLERANCE = 1e-3  # float16 storage of a unit vector is off by less than 5e-4
-MILVUS = 'milvus+'
 _NS = 1_000_000_000
 # An add that falls into a sync of the file it writes to waits some ms.
 FOLD_PAUSE_S = 2.0
@@ -189,6 +188,11 @@ class KeyframeMap:
     def path(self) -> Optional[Path]:
         """The map's folder, None for a map in memory or in Milvus."""
         return None if self._store.path is None else self._store.path.parent
+
+    def is_writer_of(self, path: str | Path) -> bool:
+        """Return whether this map may write to the folder of this path."""
+        own = None if self.read_only else self.path
+        return own is not None and own.resolve() == expanded(path).resolve()
 
     @property
     def is_in_memory(self) -> bool:

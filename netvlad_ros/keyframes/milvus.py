@@ -10,7 +10,7 @@ Two collections: ``netvlad_keyframes`` has the descriptors with what an exclusio
 partition per robot; ``netvlad_records`` has all other rows as JSON. A robot's keyframe, session,
 camera and place ids begin at 2^40 times a number made of its name, so that ids of robots never
 meet. A search finds the keyframes of all robots. A place that several robots change at once keeps
-the last change.
+the last change. Of two programs that write as one robot the one that opened the map last goes on.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def open_milvus(
             )
         properties = {'model_id': model_id, 'dim': str(dim)}
         store = MilvusStore(client, RECORDS, robot, first, path, uri.endswith('.db'), properties)
+        if not read_only:
+            store.take_over()
         if not read_only and not store.rows('SELECT 1 FROM meta'):
             with store.transaction():
                 for key, value in properties.items():
@@ -179,6 +181,7 @@ class MilvusVectors:
             'id': entry.keyframe_id, 'stamp_ns': entry.stamp_ns, 'session': entry.session,
             'camera': entry.camera, 'robot': self._robot, 'vector': vector,
         }
+        self._store.check_writer()
         self._store.call('upsert', KEYFRAMES, [row], partition_name=self._partition)
         return row_checksum(entry.keyframe_id, vector.tobytes())
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 import json
 from typing import Any, Optional
+import uuid
 
 from netvlad_ros.errors import MapError
 from netvlad_ros.keyframes import schema
@@ -55,11 +56,34 @@ class MilvusStore(Store):
         self._properties = {'dtype': 'float32', **properties}
         self._client, self._collection, self._robot = client, collection, robot
         self._is_lite = is_lite
+        self._writer, self._writer_key = '', f'writer/{first_number}'
         self._robots = {first_number: robot}  # by the first number of each
         self._is_loading = False
         schema.create(self.connection)
         self._watch_changes()
         self._load(f'robot == {json.dumps(robot)} and table != "thumbnails"')
+
+    def take_over(self) -> None:
+        """Be the one program that writes as this robot; another one that still runs fails."""
+        self._writer = str(uuid.uuid4())
+        record = {
+            'key': self._writer_key, 'robot': '', 'table': '', 'data': self._writer,
+            'vector': [0.0, 0.0],
+        }  # fmt: skip
+        self.call('upsert', self._collection, [record])
+
+    def check_writer(self) -> None:
+        """Check that no other program took over, which gives the same ids.
+
+        :raises MapError: one did.
+        """
+        condition = f'key == "{self._writer_key}"'
+        found = self.call('query', self._collection, filter=condition, output_fields=['data'])
+        if found and found[0]['data'] != self._writer:
+            raise MapError(
+                f'{self.name}: another program writes as robot {self._robot!r} since: set '
+                'map.robot to a name of its own on each robot'
+            )
 
     def _watch_changes(self) -> None:
         """Note what is written, except rows that come from Milvus: those are there already."""
@@ -85,6 +109,7 @@ class MilvusStore(Store):
             yield
             changed = self.rows('SELECT name, key FROM changed ORDER BY name, key')
             if changed:
+                self.check_writer()
                 records = [self._record(table, str(key)) for table, key in changed]
                 self.call('upsert', self._collection, records)
                 self.connection.execute('DELETE FROM changed')

@@ -15,11 +15,20 @@ from netvlad_ros.keyframes import schema
 from netvlad_ros.keyframes.block_file import sync_folder
 from netvlad_ros.keyframes.blocks import rows_per_block
 from netvlad_ros.keyframes.locking import WriterLock
-from netvlad_ros.keyframes.store import Store, connect, explain
+from netvlad_ros.keyframes.store import Store, connect, expanded, explain
 
 DATABASE = 'map.sqlite'
+# The path of a map that is a database.
+MILVUS = 'milvus+'
 # NORMAL leaves the log to the operating system, which outlives the process.
 _SYNCHRONOUS = {'normal': 'NORMAL', 'full': 'FULL'}
+
+
+def is_map(path: str | Path) -> bool:
+    """Return whether a folder, maybe with ``~``, holds a map; a database is taken to hold one."""
+    if str(path).startswith(MILVUS):
+        return True
+    return bool(path) and (expanded(path) / DATABASE).is_file()
 
 
 def open_store(

@@ -29,11 +29,13 @@ from netvlad_ros.keyframes import Exclusion, KeyframeMap, KeyframeSelector
 from netvlad_ros.loop_closure.calibration import Calibration, load_calibration
 from netvlad_ros.loop_closure.closure_check import ClosureCheck
 from netvlad_ros.loop_closure.consistency import SequenceConsistency
+from netvlad_ros.loop_closure.lately import Lately
 from netvlad_ros.loop_closure.odometry_gate import OdometryGate
 from netvlad_ros.loop_closure.places import PlaceTracker
 from netvlad_ros.loop_closure.scores import SearchResult, score
 from netvlad_ros.loop_closure.sequence import rank_by_sequence
 from netvlad_ros.loop_closure.stationary import StationaryFilter
+from netvlad_ros.loop_closure.unstored import UnstoredClosures
 from netvlad_ros.loop_closure.view_store import encode_thumbnail
 from netvlad_ros.types import (
     NOT_STORED,
@@ -106,11 +108,13 @@ class LoopClosureDetector:
         # Newest first; the search by sequence reads them all, the normalised score the newest.
         self._recent: deque[Float32Array] = deque(maxlen=config.consistency.sequence_length)
         self._own_session = ''
+        self._unstored = UnstoredClosures()
+        self._lately = Lately(int(config.search.exclude_s * NS_PER_S))
         self._keyframes: dict[int, Keyframe] = {}
         self._calibration: Optional[Calibration] = None
         if config.search.calibration:
             self._calibration = load_calibration(
-                Path(config.search.calibration), descriptor.model_id
+                Path(config.search.calibration).expanduser(), descriptor.model_id
             )
         recommended = descriptor.recommended_min_similarity
         if recommended is not None and recommended != config.search.min_similarity:
@@ -129,8 +133,23 @@ class LoopClosureDetector:
         """The model whose descriptors the map holds."""
         return self._descriptor.model_id
 
-    def new_session(self) -> None:
-        """Forget the motion so far: the next frame belongs to another run, or to another place."""
+    def new_session(self, clock_step_ns: Optional[int] = None) -> None:
+        """Forget the motion so far: the next frame belongs to another run, or to another place.
+
+        :param clock_step_ns: given where the robot drove on and only its clock was set, to this
+            much later; what it saw a moment ago then stays excluded.
+        """
+        self._own_session = ''
+        if clock_step_ns is None:
+            self._lately.forget()
+        self.step_clock(clock_step_ns or 0)
+
+    def step_clock(self, step_ns: int) -> None:
+        """Take the next frame as the first one of a motion, seen a moment after the last one.
+
+        :param step_ns: by which the clock was set, negative if back.
+        """
+        self._lately.step_clock(step_ns)
         self._selector.reset()
         self._places.reset()
         self._consistency.reset()
@@ -138,7 +157,6 @@ class LoopClosureDetector:
         self._gate.reset()
         self._check.reset()
         self._recent.clear()
-        self._own_session = ''
 
     def process(self, frame: Frame, waited_ns: int = 0) -> Detection:
         """Take one frame; what it returns is already stored.
@@ -164,9 +182,8 @@ class LoopClosureDetector:
             self._closure(keyframe, match, candidate, support, started_ns - waited_ns)
             for (candidate, support), match in zip(accepted, matches, strict=True)
         )
-        if closures and not self._map.read_only:
-            self._map.add_closures(closures)
         if closures:
+            self._keep(closures, frame)
             self._stationary.closed(frame.T_odom_base)
         finished_ns = time.perf_counter_ns()
         return Detection(
@@ -210,10 +227,35 @@ class LoopClosureDetector:
             )
             for answer in answers
         )
-        if kept and not self._map.read_only:
-            self._map.add_closures(kept)
+        if kept:
+            self._keep(kept, frame)
         detection.latency_ms['verify'] = (time.perf_counter_ns() - started_ns) / NS_PER_MS
         return kept
+
+    def closures(self, since_ns: int = 0) -> list[tuple[LoopClosure, str]]:
+        """Return the latest state of all closures of the map and of this run, by stamp and rank.
+
+        May be called from any thread.
+
+        :param since_ns: the stamp of the oldest query.
+        :returns: each with the optical frame of the query's camera.
+        :raises MapError: the map is damaged or closed.
+        """
+        optical_frame_ids: dict[tuple[str, str], str] = {}
+        found = self._unstored.since(since_ns)
+        for closure in self._map.closures(since_ns):
+            query = closure.query
+            key = query.session, query.camera
+            if key not in optical_frame_ids:
+                optical_frame_ids[key] = self._map.camera(query.id).frame_id
+            found.append((closure, optical_frame_ids[key]))
+        return sorted(found, key=lambda entry: (entry[0].query.stamp_ns, entry[0].rank))
+
+    def _keep(self, closures: tuple[LoopClosure, ...], frame: Frame) -> None:
+        if self._map.read_only:
+            self._unstored.add(closures, frame.camera.frame_id)
+        else:
+            self._map.add_closures(closures)
 
     def recognize(self, frame: Frame, max_candidates: int = 0) -> list[Candidate]:
         """Return the most similar keyframes of the whole map for an image; store nothing.
@@ -232,6 +274,7 @@ class LoopClosureDetector:
             recent = Exclusion(
                 session=self._map.session.uuid,
                 newer_than_ns=frame.stamp_ns - int(self._config.search.exclude_s * NS_PER_S),
+                ids=self._lately.before_the_step(frame.stamp_ns),
             )
         return self._scored(
             np.stack(self._recent), recent, self._config.search.max_candidates, reference
@@ -271,13 +314,13 @@ class LoopClosureDetector:
 
     def _comparable(self, ids: Sequence[int], exclude: Optional[Exclusion]) -> list[Keyframe]:
         """Return the keyframes with a sound descriptor that are not the query's recent past."""
-        damaged = set(self._map.damaged)
+        hidden = {*self._map.damaged, *(exclude.ids if exclude else ())}
         session = exclude.session if exclude else None
         newest_ns = exclude.newer_than_ns if exclude else None
         return [
             k
             for k in self._existing(ids)
-            if k.id not in damaged
+            if k.id not in hidden
             and not (k.session == session and newest_ns is not None and k.stamp_ns > newest_ns)
         ]
 
@@ -336,6 +379,7 @@ class LoopClosureDetector:
         place_id = self._places.choose(frame, match)
         keyframe, visit = self._map.add(frame, descriptor, place_id, thumbnail)
         self._places.entered(keyframe)
+        self._lately.add(keyframe.stamp_ns, keyframe.id)
         return keyframe, visit
 
     def _closure(

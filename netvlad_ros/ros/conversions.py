@@ -134,12 +134,24 @@ def image_to_msg(pixels: npt.NDArray[Any], encoding: str, camera: Camera, stamp_
     return message
 
 
-def closure_to_msg(closure: LoopClosure, frame_id: str) -> LoopClosureMsg:
+def closure_to_msg(
+    closure: LoopClosure, frame_id: str, poses: Optional[dict[tuple[str, int], Pose]] = None
+) -> LoopClosureMsg:
     """Return the message of one closure.
 
     :param frame_id: optical frame of the query camera.
+    :param poses: messages of odometry poses by session and stamp, read and extended: making one
+        costs a third of the whole, and the closures of a map share them.
     """
     query, match = closure.query, closure.match
+    known = {} if poses is None else poses
+
+    def odom_pose(keyframe: Keyframe) -> Pose:
+        key = keyframe.session, keyframe.stamp_ns
+        if key not in known:
+            known[key] = pose_to_msg(keyframe.T_odom_base)
+        return known[key]
+
     sec, nanosec = divmod(closure.latency_ns, NS_PER_S)
     transform = PoseWithCovariance(pose=pose_to_msg(closure.T_match_query))
     if closure.covariance is not None:
@@ -154,8 +166,8 @@ def closure_to_msg(closure: LoopClosure, frame_id: str) -> LoopClosureMsg:
         match_session=match.session,
         query_camera=query.camera,
         match_camera=match.camera,
-        query_odom_pose=pose_to_msg(query.T_odom_base),
-        match_odom_pose=pose_to_msg(match.T_odom_base),
+        query_odom_pose=odom_pose(query),
+        match_odom_pose=odom_pose(match),
         similarity=closure.similarity,
         probability=closure.probability,
         margin=closure.margin,

@@ -84,9 +84,13 @@ class Health:
             return dict(self._problems)
 
     def status(
-        self, name: str, timeouts_s: Mapping[str, float], facts: Mapping[str, object]
+        self,
+        name: str,
+        timeouts_s: Mapping[str, float],
+        facts: Mapping[str, object],
+        is_paused: bool = False,
     ) -> DiagnosticStatus:
-        """Return the diagnostic status: WARN while inputs are silent or problems are recent.
+        """Return the diagnostic status: WARN while paused, inputs are silent or problems recent.
 
         :param timeouts_s: topic -> silence in seconds that is worth a warning.
         :param facts: further key-value pairs, such as the map's size.
@@ -111,9 +115,10 @@ class Health:
                 p50, p95 = np.percentile(samples, [50, 95])
                 values[f'{stage} p50 [ms]'] = f'{p50:.1f}'
                 values[f'{stage} p95 [ms]'] = f'{p95:.1f}'
+        wrong = ['paused'] * is_paused + silent + recent
         return DiagnosticStatus(
-            level=DiagnosticStatus.WARN if silent or recent else DiagnosticStatus.OK,
+            level=DiagnosticStatus.WARN if wrong else DiagnosticStatus.OK,
             name=name,
-            message='; '.join(silent + recent) or 'recognising places',
+            message='; '.join(wrong) or 'recognising places',
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )

@@ -209,12 +209,21 @@ class Intake:
         camera = self._camera
         if self._camera_key is None and image_frame_id:
             camera = replace(camera, name=image_frame_id, frame_id=image_frame_id)
-        if camera.frame_id == self._base_frame_id:
+        if not self._base_frame_id:
+            self.mounting = 'unknown without odometry'
             return camera
         T_base_camera = self._static.lookup(self._base_frame_id, camera.frame_id)
-        self.mounting = (
-            f'no static transform from {self._base_frame_id!r} to {camera.frame_id!r}'
-            if T_base_camera is None
-            else 'known'
-        )
-        return camera if T_base_camera is None else replace(camera, T_base_camera=T_base_camera)
+        if T_base_camera is None:
+            self.mounting = (
+                f'no static transform from {self._base_frame_id!r} to {camera.frame_id!r}'
+            )
+            return camera
+        self.mounting = 'known'
+        return replace(camera, T_base_camera=T_base_camera)
+
+    @property
+    def calibration(self) -> str:
+        """What is known of the camera's intrinsics, for diagnostics."""
+        if self._camera_key is None:
+            return 'unknown: no camera_info'
+        return 'unknown: camera_info has no focal length' if self._camera.K is None else 'known'

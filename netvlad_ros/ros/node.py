@@ -32,6 +32,7 @@ from netvlad_ros.ros.conversions import stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
 from netvlad_ros.ros.outputs import Outputs
+from netvlad_ros.ros.served_stamps import ServedStamps
 from netvlad_ros.ros.services import MapServices
 
 NS_PER_S = 1_000_000_000
@@ -74,7 +75,7 @@ class VprNode(LifecycleNode):
         self._intake: Optional[Intake] = None
         self._worker: Optional[BoundedWorker[ImageArrival]] = None
         self._verification: Optional[BoundedWorker[_Pending]] = None
-        self._last_stamp_ns: Optional[int] = None
+        self._stamps = ServedStamps()
         self._inputs: list[Any] = []
         self._periodic: list[Any] = []
         self._map_services: Optional[MapServices] = None
@@ -130,7 +131,7 @@ class VprNode(LifecycleNode):
     def open_map(self, path: str, read_only: bool) -> None:
         """Open a map, begin a session in it and then let go of the present one.
 
-        :raises MapError: it cannot be opened; the present map stays.
+        :raises NetvladError: it cannot be opened, or the detector not made; the present map stays.
         """
         assert self.descriptor is not None
         keyframe_map = KeyframeMap.open(
@@ -140,21 +141,31 @@ class VprNode(LifecycleNode):
             self.detector_config.map,
             read_only=read_only,
         )
-        if not read_only:
-            keyframe_map.begin_session(self.node_config.session_name)
         previous = self.detector
-        self.detector = LoopClosureDetector(self.descriptor, keyframe_map, self.detector_config)
+        try:
+            if not read_only:
+                keyframe_map.begin_session(self.node_config.session_name)
+            self.detector = LoopClosureDetector(
+                self.descriptor, keyframe_map, self.detector_config
+            )
+        except BaseException:
+            # Else its threads keep it open, and this process locks itself out.
+            keyframe_map.close()
+            raise
         if previous is not None:
             previous.keyframe_map.close()
 
-    def begin_session(self) -> None:
-        """Begin a new session in the present map: earlier stamps no longer hide any keyframe."""
+    def begin_session(self, clock_step_ns: Optional[int] = None) -> None:
+        """Begin a new session in the present map: earlier stamps no longer hide any keyframe.
+
+        :param clock_step_ns: as for ``LoopClosureDetector.new_session``.
+        """
         assert self.detector is not None
         keyframe_map = self.detector.keyframe_map
         if not keyframe_map.read_only:
             keyframe_map.begin_session(self.node_config.session_name)
-        self.detector.new_session()
-        self._last_stamp_ns = None
+        self.detector.new_session(clock_step_ns)
+        self._stamps.clear()
 
     def close(self) -> None:
         """Stop and free everything, whatever state the node is in."""
@@ -182,6 +193,7 @@ class VprNode(LifecycleNode):
         return SetParametersResult(successful=False, reason=reason)
 
     def _configure(self) -> None:
+        self.paused = False
         self.node_config = parameters.read(self, parameters.NodeConfig)
         self.detector_config = parameters.read(self, DetectorConfig)
         self.descriptor = load_descriptor(self.detector_config.descriptor)
@@ -278,10 +290,10 @@ class VprNode(LifecycleNode):
         if self._worker is not None and not self.paused:
             self._worker.offer(ImageArrival(message, stamp_ns, time.monotonic()))
 
-    def _odometry_expected(self) -> bool:
+    def _expects(self, topic: str) -> bool:
         # count_publishers does not apply remappings by itself.
-        topic = self.resolve_topic_name('odom')
-        return self.health.has_seen('odom') or self.count_publishers(topic) > 0
+        name = self.resolve_topic_name(topic)
+        return self.health.has_seen(topic) or self.count_publishers(name) > 0
 
     # Worker thread
 
@@ -296,26 +308,13 @@ class VprNode(LifecycleNode):
                 self.health.problem('unexpected error', f'{type(error).__name__}: {error}')
 
     def _process(self, arrival: ImageArrival) -> None:
-        intake, last_ns = self._intake, self._last_stamp_ns
-        if intake is None:
+        intake = self._intake
+        if intake is None or not self._is_next(arrival):
             return
-        if last_ns is not None and arrival.stamp_ns <= last_ns:
-            back_s = (last_ns - arrival.stamp_ns) / NS_PER_S
-            if back_s <= self.node_config.time_jump_s:
-                self.health.problem(
-                    'image stamp not newer', f'image stamp repeats or is {back_s:.3f} s too old'
-                )
-                return
-            self.health.problem(
-                'image stamps jumped backwards',
-                f'image stamps jumped back by {back_s:.1f} s: a new session begins',
-            )
-            with self.detector_lock:
-                self.begin_session()
-        frame = intake.assemble(arrival, self._odometry_expected())
+        frame = intake.assemble(arrival, self._expects('odom'))
         if frame is None:
             return
-        self._last_stamp_ns = arrival.stamp_ns
+        self._stamps.add(arrival.stamp_ns, arrival.arrived_s)
         with self.detector_lock:
             detector = self.detector
             if detector is None:
@@ -332,6 +331,45 @@ class VprNode(LifecycleNode):
                 time.monotonic() - arrival.arrived_s
             )
             self.health.latency(detection.latency_ms)
+
+    def _is_next(self, arrival: ImageArrival) -> bool:
+        """Return whether an image is newer than the last one, or time has jumped."""
+        stamps, step_ns = self._stamps, self._stamps.step_to(arrival.stamp_ns)
+        step_s = step_ns / NS_PER_S
+        if step_ns > 0:
+            if stamps.leaps(step_ns, arrival.arrived_s):
+                self.health.problem(
+                    'image stamps jumped ahead', f'image stamps jumped ahead by {step_s:.1f} s'
+                )
+                self._step_clock(step_ns)
+            return True
+        if -step_s <= self.node_config.time_jump_s:
+            self.health.problem(
+                'image stamp not newer', f'image stamp repeats or is {-step_s:.3f} s too old'
+            )
+            return False
+        if stamps.last_was_ahead(arrival.stamp_ns):
+            self.health.problem(
+                'image stamp ahead',
+                f'the stamp of an image was {-step_s:.1f} s ahead of the one after it',
+            )
+            self._step_clock(step_ns)
+            stamps.drop_last()
+            return True
+        self.health.problem(
+            'image stamps jumped backwards',
+            f'image stamps jumped back by {-step_s:.1f} s: a new session begins',
+        )
+        # The robot of a clock that was set is still where it was.
+        is_replay = stamps.begins_anew(arrival.stamp_ns)
+        with self.detector_lock:
+            self.begin_session(None if is_replay else step_ns)
+        return True
+
+    def _step_clock(self, step_ns: int) -> None:
+        with self.detector_lock:
+            if self.detector is not None:
+                self.detector.step_clock(step_ns)
 
     def _verify(self, pending: _Pending) -> None:
         try:
@@ -358,6 +396,7 @@ class VprNode(LifecycleNode):
         facts: dict[str, object] = {
             'model': detector.model_id,
             'frames dropped, a newer one came': worker.dropped,
+            'calibration of the camera': intake.calibration,
             'camera on the robot': intake.mounting,
             'paused': self.paused,
         }
@@ -367,11 +406,12 @@ class VprNode(LifecycleNode):
             facts.update({f'map {key}': value for key, value in stats.items()})
         except Exception as error:
             self.health.problem('map does not answer', f'the map does not answer: {error}')
-        inputs = ['image', 'odom'] if self._odometry_expected() else ['image']
+        inputs = ['image', *filter(self._expects, ('odom', 'depth', 'camera_info'))]
         status = self.health.status(
             self.get_fully_qualified_name(),
             dict.fromkeys(inputs, self.node_config.input_timeout_s),
             facts,
+            self.paused,
         )
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -73,17 +73,17 @@ class Outputs:
                 )
             )
         self._trace.add(keyframe, odom_frame_id)
-        for closure in detection.closures:
-            self._trace.add_closure(closure)
+        self._trace.add_closures(detection.closures)
 
     def publish_verified(self, closures: tuple[LoopClosure, ...], frame_id: str) -> None:
         """Publish what verification said of the closures of one query."""
         self._closures.publish(closures_to_msg(closures, frame_id))
-        for closure in closures:
-            self._trace.add_closure(closure)
+        self._trace.add_closures(closures)
 
     def publish_drawing(self) -> None:
-        """Publish path and markers if they have changed."""
+        """Publish path and markers if they have changed and somebody looks."""
+        if not any(p.get_subscription_count() for p in (self._path, self._markers)):
+            return
         drawing = self._trace.drawing()
         if drawing is not None:
             self._path.publish(drawing[0])

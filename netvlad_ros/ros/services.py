@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from geometry_msgs.msg import Pose
 from std_srvs.srv import SetBool, Trigger
 
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
 from netvlad_ros.errors import MapError, NetvladError
 from netvlad_ros.image_messages import image_from_message
+from netvlad_ros.keyframes import is_map
 from netvlad_ros.ros.conversions import closure_to_msg, stamp_ns_from_msg
 from netvlad_ros.ros.intake import BRIDGE
 from netvlad_ros.types import NOT_STORED, Frame, Keyframe, LoopClosure
@@ -53,6 +55,8 @@ class MapServices:
                 return handler(request, response)
             except NetvladError as error:
                 said = str(error)
+                if not hasattr(response, 'success'):
+                    self._node.health.problem('service failed', f'{name}: {said}')
             except Exception as error:
                 said = f'{type(error).__name__}: {error}'
                 self._node.health.problem('unexpected error', f'{name}: {said}')
@@ -83,21 +87,36 @@ class MapServices:
         node = self._node
         with node.detector_lock:
             assert node.detector is not None
-            response.keyframes = len(node.detector.keyframe_map)
-            node.open_map(request.path, request.read_only)
+            present = node.detector.keyframe_map
+            response.keyframes = len(present)
+            if not is_map(request.path):
+                raise MapError(
+                    f'there is no map in {request.path!r}'
+                    if request.path
+                    else "the path is empty: 'reset' empties a map in memory"
+                )
+            lost = len(present) if present.is_in_memory else 0
+            if present.is_writer_of(request.path) and not request.read_only:
+                # The robot is still where it was.
+                node.begin_session(clock_step_ns=0)
+            else:
+                node.open_map(request.path, request.read_only)
             response.keyframes = len(node.detector.keyframe_map)
         response.success = True
-        response.message = f'{request.path or "an empty map in memory"} is open'
+        response.message = f'{request.path} is open'
+        if lost:
+            response.message += f'; {lost} keyframes of the map in memory are gone'
         return response
 
     def _get_closures(self, request: Any, response: Any) -> Any:
-        node = self._node
-        with node.detector_lock:
-            assert node.detector is not None
-            keyframe_map = node.detector.keyframe_map
-            for closure in keyframe_map.closures(stamp_ns_from_msg(request.since)):
-                camera = keyframe_map.camera(closure.query.id)
-                response.closures.append(closure_to_msg(closure, camera.frame_id))
+        # Without the lock of the detector, which serves frames meanwhile.
+        detector = self._node.detector
+        assert detector is not None
+        poses: dict[tuple[str, int], Pose] = {}
+        response.closures = [
+            closure_to_msg(closure, optical_frame_id, poses)
+            for closure, optical_frame_id in detector.closures(stamp_ns_from_msg(request.since))
+        ]
         return response
 
     def _recognize(self, request: Any, response: Any) -> Any:

@@ -1,9 +1,13 @@
 # SPDX-FileCopyrightText: 2026 netvlad_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What RViz shows: the keyframes of this run as a path, its closures as lines by status."""
+"""What RViz shows: the keyframes of this run as a path, its closures as lines by status.
+
+A drawing is bounded: it is made and sent by the executor, which odometry and images share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import threading
 from typing import Optional
 
@@ -16,6 +20,8 @@ from netvlad_ros.ros.conversions import header_to_msg, pose_to_msg
 from netvlad_ros.types import ClosureStatus, FloatArray, Keyframe, LoopClosure
 
 LINE_WIDTH_M = 0.05
+# Drawing as many takes about 30 ms. Past it every second keyframe or closure is left out.
+MAX_DRAWN = 2000
 COLOURS = {
     ClosureStatus.CANDIDATE: ColorRGBA(r=1.0, g=0.75, b=0.0, a=0.8),
     ClosureStatus.CONSISTENT: ColorRGBA(r=0.2, g=0.6, b=1.0, a=0.9),
@@ -27,13 +33,14 @@ COLOURS = {
 class Trace:
     """The drawn part of one session: keyframes and closures that have odometry poses.
 
-    The worker adds, the executor draws; both may do so at any time.
+    Of each query the best closure is drawn: a verified one if there is one, never a rejected one
+    before another. The worker adds, the executor draws; both may do so at any time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._poses: list[PoseStamped] = []
-        self._closures: dict[tuple[int, int], LoopClosure] = {}
+        self._closures: dict[int, LoopClosure] = {}
         self._session = ''
         self._frame_id = ''
         self._changed = False
@@ -56,19 +63,34 @@ class Trace:
                     pose=pose_to_msg(keyframe.T_odom_base),
                 )
             )
+            if len(self._poses) > MAX_DRAWN:
+                self._poses = self._poses[::-2][::-1]
             self._changed = True
 
-    def add_closure(self, closure: LoopClosure) -> None:
-        """Add or update a closure within this session."""
+    def add_closures(self, closures: Sequence[LoopClosure]) -> None:
+        """Take the closures of one query, in place of what was known of it."""
         with self._lock:
-            drawable = (
-                closure.query.T_odom_base is not None
-                and closure.match.T_odom_base is not None
-                and closure.match.session == self._session
+            drawable = [
+                c
+                for c in closures
+                if c.query.T_odom_base is not None
+                and c.match.T_odom_base is not None
+                and c.match.session == self._session
+            ]
+            if not drawable:
+                return
+            best = max(
+                drawable,
+                key=lambda c: (
+                    c.status is ClosureStatus.VERIFIED,
+                    c.status is not ClosureStatus.REJECTED,
+                    -c.rank,
+                ),
             )
-            if drawable:
-                self._closures[closure.query.id, closure.match.id] = closure
-                self._changed = True
+            self._closures[best.query.stamp_ns] = best
+            if len(self._closures) > MAX_DRAWN:
+                self._closures = dict(list(self._closures.items())[::-2][::-1])
+            self._changed = True
 
     def drawing(self) -> Optional[tuple[Path, MarkerArray]]:
         """Return the path and one line list per status, or None if nothing has changed."""

@@ -126,3 +126,15 @@ def test_a_copy_in_a_folder_has_everything_and_goes_on(path: str, tmp_path: Path
         assert copy.search(VECTORS[7], 1)[0].keyframe_id == keyframe.id
     with pytest.raises(MapError, match='exists'), share(path, 'anna') as anna:
         anna.save_copy(tmp_path / 'copy')
+
+
+def test_of_two_programs_with_one_name_the_first_stops_before_it_overwrites(path: str) -> None:
+    with share(path, 'bert') as first:
+        own = first.add(Frame(0, IMAGE), VECTORS[0])[0]
+        with share(path, 'bert') as second:
+            theirs = [second.add(Frame(i * S, IMAGE), VECTORS[i])[0].id for i in (1, 2)]
+            with pytest.raises(MapError, match=r"writes as robot 'bert' since: set map\.robot"):
+                first.add(Frame(9 * S, IMAGE), VECTORS[3])
+    with share(path, 'bert') as after:
+        assert {k.id for k in after.keyframes()} == {own.id, *theirs}
+        np.testing.assert_array_equal(after.descriptors([own.id, *theirs]), VECTORS[:3])

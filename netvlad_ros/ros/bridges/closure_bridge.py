@@ -17,7 +17,7 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
 from netvlad_msgs.msg import LoopClosure, LoopClosureArray
-from netvlad_ros.errors import ConfigError
+from netvlad_ros.errors import ConfigError, InputError
 from netvlad_ros.ros import qos
 from netvlad_ros.ros.bridges import initial_pose, lio_sam
 from netvlad_ros.ros.bridges.links import Link, is_measured, link_from_msg
@@ -44,6 +44,8 @@ INSTALL = {
     'rtabmap_msgs': 'apt install ros-$ROS_DISTRO-rtabmap-msgs',
 }
 BRIDGES = (*MIN_STATUS, *PACKAGES)
+# About 1 kB each; the oldest are let go.
+MAX_WAITING = 10_000
 
 
 def require_package(bridge: str) -> None:
@@ -96,8 +98,10 @@ class ClosureBridge(Node):
         self._send = {name: self._make(name) for name in names}
         self.get_logger().info(f'sends loop closures to {", ".join(names)}')
         self._sent: set[tuple[object, ...]] = set()
+        # Sessions of this run: their odometry frame is not the one that `initialpose` is in.
+        self._own_sessions: set[str] = set()
         # Closures that came before the transform of their camera.
-        self._waiting: list[LoopClosure] = []
+        self._waiting: dict[tuple[object, ...], LoopClosure] = {}
         self.create_subscription(
             LoopClosureArray, 'loop_closures', self._on_closures, qos.RESULT_QOS
         )
@@ -149,7 +153,9 @@ class ClosureBridge(Node):
                 return False
             link = link_from_msg(closure, self._mounting)
             if link is None:
-                self._waiting.append(closure)
+                self._waiting[_pair(closure)] = closure
+                while len(self._waiting) > MAX_WAITING:
+                    del self._waiting[next(iter(self._waiting))]
                 self.get_logger().warning(
                     f'no static transform from {self._mounting.base_frame_id!r} (base_frame_id) '
                     f'to {closure.header.frame_id!r} or {closure.match_camera!r} yet',
@@ -163,26 +169,38 @@ class ClosureBridge(Node):
 
     def _on_closures(self, message: LoopClosureArray) -> None:
         for closure in message.closures:
+            self._own_sessions.add(closure.query_session)
             for name in self._send:
-                self._pass_on(name, closure)
+                try:
+                    self._pass_on(name, closure)
+                except InputError as error:
+                    self.get_logger().warning(
+                        f'loop closure not sent to {name}: {error}', throttle_duration_sec=10.0
+                    )
 
     def _try_again(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._on_closures(LoopClosureArray(closures=waiting))
+        waiting, self._waiting = self._waiting, {}
+        self._on_closures(LoopClosureArray(closures=list(waiting.values())))
 
     def _pass_on(self, name: str, closure: LoopClosure) -> None:
         if not self._minimum[name] <= closure.status <= LoopClosure.STATUS_VERIFIED:
             return
-        key: tuple[object, ...] = (
-            name,
-            closure.query_session, stamp_ns_from_msg(closure.query_stamp),
-            closure.match_session, stamp_ns_from_msg(closure.match_stamp),
-        )
+        key: tuple[object, ...] = (name, *_pair(closure))
         if name == 'initialpose':
+            if closure.match_session in self._own_sessions:
+                return
             # A filter that is told again and again where it is never comes to converge.
             key = name, closure.query_session
         if key not in self._sent and self._send[name](closure):
             self._sent.add(key)
+
+
+def _pair(closure: LoopClosure) -> tuple[object, ...]:
+    """Return what tells the two keyframes of a closure from all others."""
+    return (
+        closure.query_session, stamp_ns_from_msg(closure.query_stamp),
+        closure.match_session, stamp_ns_from_msg(closure.match_stamp),
+    )  # fmt: skip
 
 
 def main(args: Optional[Sequence[str]] = None) -> int:
