@@ -6,6 +6,7 @@ import importlib.util
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
@@ -18,6 +19,7 @@ from test_processes import Process
 from netvlad_msgs.msg import LoopClosure, LoopClosureArray
 from netvlad_ros.errors import ConfigError
 from netvlad_ros.ros import qos
+from netvlad_ros.ros.bridges import closure_bridge
 from netvlad_ros.ros.bridges.closure_bridge import ClosureBridge, main
 from netvlad_ros.ros.conversions import pose_from_msg, pose_to_msg, stamp_ns_to_msg
 
@@ -101,6 +103,7 @@ def test_initialpose_is_the_stored_pose_of_an_earlier_session(context):
         closure(52.0, LoopClosure.STATUS_CONSISTENT, match_session='before'),
         closure(53.0, verified, match_session='before'),
         closure(54.0, verified, match_session='before'),
+        closure(54.5, verified, match_session='now', query_session='after a clock was set'),
         closure(55.0, verified, match_session='before', query_session='after a reset'),
     ]
     message, after_reset = bridged(
@@ -166,6 +169,21 @@ def test_pose_graph_edge_is_the_pose_between_bases(context, reader, keys, topic)
     # Along the axes of the base: ahead is the depth of the camera.
     assert np.allclose(np.diag(np.reshape(edge.covariance, (6, 6)))[[0, 3, 5]], [0.03, 0.06, 0.05])
     assert not first.nodes and first.header.frame_id == 'base_link'
+
+
+def test_closures_that_wait_for_a_transform_wait_once_and_not_for_ever(context, monkeypatch):
+    monkeypatch.setattr(closure_bridge, 'MAX_WAITING', 3)
+    bridge = make_bridge(context, 'lio_sam')
+    bridge._mounting = SimpleNamespace(base_frame_id='base_link', lookup=lambda frame_id: None)
+    bridge._send = {name: bridge._linked(pytest.fail) for name in ('hydra', 'kimera')}
+    bridge._minimum = dict.fromkeys(bridge._send, LoopClosure.STATUS_VERIFIED)
+    broken = metric(69.0)
+    broken.match_t_query.pose.orientation.w = 7.0
+    bridge._on_closures(LoopClosureArray(closures=[broken, *map(metric, (70, 71, 72, 73))]))
+    for _ in range(5):
+        bridge._try_again()
+    assert [c.query_stamp.sec for c in bridge._waiting.values()] == [71, 72, 73]
+    bridge.destroy_node()
 
 
 class Rtabmap:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node in this process: real messages over DDS in, loop closures and places out."""
 
+from dataclasses import replace
 import threading
 import time
 
@@ -19,13 +20,15 @@ from visualization_msgs.msg import MarkerArray
 
 from netvlad_msgs.msg import KeyframeDescriptor, LoopClosure, LoopClosureArray, PlaceId
 from netvlad_msgs.srv import GetLoopClosures, LoadMap, RecognizePlace, SaveMap
+from netvlad_ros.ros import visualization
 from netvlad_ros.ros.conversions import image_to_msg, stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
 from netvlad_ros.ros.parameters import NodeConfig
 from netvlad_ros.ros.qos import LATCHED_QOS
 from netvlad_ros.ros.visualization import Trace
-from netvlad_ros.types import Camera, Keyframe
+from netvlad_ros.types import Camera, ClosureStatus, Keyframe
+from netvlad_ros.types import LoopClosure as Closure
 
 
 class Drive:
@@ -118,6 +121,10 @@ def test_path_markers_and_diagnostics_show_what_happened(bench):
     assert int(facts()['image messages']) >= 6
     assert int(facts()['loop closures']) >= 1
     assert float(facts()['descriptor p50 [ms]']) > 0
+    assert facts()['calibration of the camera'] == 'unknown: no camera_info'
+    drive.bench.call(SetBool, 'vpr/pause', SetBool.Request(data=True))
+    drive.bench.spin_until(lambda: 'paused' in diagnostics[-1].status[0].message)
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
 
 
 def test_descriptors_are_published_on_request(bench):
@@ -146,8 +153,9 @@ def test_services(bench, tmp_path):
     folder = str(tmp_path / 'map')
     saved = drive.bench.call(SaveMap, 'vpr/save_map', SaveMap.Request(path=folder))
     assert (saved.success, saved.keyframes) == (True, 6), saved.message
-    refused = drive.bench.call(LoadMap, 'vpr/load_map', LoadMap.Request(path='/dev/null/x'))
-    assert not refused.success and refused.keyframes == 6
+    for nowhere in ('/dev/null/x', '', str(tmp_path / 'mapp')):
+        refused = drive.bench.call(LoadMap, 'vpr/load_map', LoadMap.Request(path=nowhere))
+        assert not refused.success and refused.keyframes == 6
 
     drive.bench.call(SetBool, 'vpr/pause', SetBool.Request(data=True))
     assert drive.bench.node.paused
@@ -159,6 +167,8 @@ def test_services(bench, tmp_path):
     assert (loaded.success, loaded.keyframes) == (True, 6), loaded.message
     place = drive.see(4, 2)  # an older stamp: the loaded map's sessions are another run
     assert place.place_id == drive.places[3].place_id
+    again = drive.bench.call(LoadMap, 'vpr/load_map', LoadMap.Request(path=folder))
+    assert (again.success, again.keyframes) == (True, 7), again.message
 
 
 def test_a_read_only_map_recognises_and_stores_nothing(bench, tmp_path):
@@ -172,6 +182,10 @@ def test_a_read_only_map_recognises_and_stores_nothing(bench, tmp_path):
     assert place.place_id == stored[1].place_id
     assert drive.closures[0].closures[0].match_id == stored[1].keyframe_id
     assert len(drive.bench.node.detector.keyframe_map) == 3
+    request = GetLoopClosures.Request()
+    answer = drive.bench.call(GetLoopClosures, 'vpr/get_loop_closures', request).closures
+    assert [c.match_id for c in answer] == [stored[1].keyframe_id]
+    assert answer[0].header.frame_id == 'camera_optical'
 
 
 BROKEN = {
@@ -237,6 +251,34 @@ def test_a_looped_bag_begins_a_new_session_and_recognises_the_first_pass(bench):
     assert [place.place_id for place in again] == [place.place_id for place in first]
     assert closure.query_session != closure.match_session
     assert problems(drive.bench)['image stamps jumped backwards'] == 1
+
+
+def test_a_clock_that_is_set_makes_no_closure_with_what_was_seen_a_moment_ago(bench):
+    drive = Drive(bench(search__exclude_s=20.0))
+    for second, seed in enumerate((1, 2, 3), 100):
+        drive.see(seed, second)
+    for second, seed in ((119, 4), (120, 3)):
+        drive.see(seed, second)
+    # Set back by ten seconds, and then to a date that is learnt on the way.
+    assert drive.see(3, 111).is_new
+    assert drive.see(3, 10_000_000).is_new
+    assert not drive.closures
+    # What was seen longer ago than that is found again.
+    drive.see(1, 10_000_030)
+    drive.bench.spin_until(lambda: drive.closures)
+    assert stamp_ns_from_msg(drive.closures[0].closures[0].match_stamp) == 100 * FRAME_NS
+    assert problems(drive.bench) == {
+        'image stamps jumped backwards': 1, 'image stamps jumped ahead': 1,
+    }  # fmt: skip
+
+
+def test_one_stamp_that_is_wrong_begins_no_session(bench):
+    drive = Drive(bench(search__exclude_s=20.0))
+    for second, seed in ((100, 1), (101, 2), (8_000_000, 3), (102, 2), (103, 1)):
+        drive.see(seed, second)
+    assert problems(drive.bench)['image stamp ahead'] == 1
+    assert len(drive.bench.node.detector.keyframe_map.sessions) == 1
+    assert not drive.closures
 
 
 def test_frames_beyond_what_the_network_can_serve_are_dropped_not_queued(bench):
@@ -384,6 +426,44 @@ def test_a_new_session_takes_the_old_drawing_away(is_drawn):
     path, _ = trace.drawing()
     assert path.header.frame_id == 'odom' and not path.poses
     assert trace.drawing() is None
+
+
+def test_a_drawing_has_the_best_closure_of_each_query_and_is_bounded(monkeypatch):
+    most = 20
+    monkeypatch.setattr(visualization, 'MAX_DRAWN', most)
+    trace = Trace()
+    keyframes = [Keyframe(i, i, 's', 'c', 0, np.eye(4)) for i in range(3 * most)]
+    for keyframe in keyframes:
+        trace.add(keyframe, 'odom')
+        found = Closure(keyframe, keyframes[0], 0.9, 'm', status=ClosureStatus.CANDIDATE)
+        trace.add_closures([found, replace(found, rank=1)])
+    rejected = replace(found, status=ClosureStatus.REJECTED)
+    verified = replace(found, rank=2, status=ClosureStatus.VERIFIED)
+    trace.add_closures([rejected, replace(found, rank=1), verified])
+    path, markers = trace.drawing()
+    assert most // 2 <= len(path.poses) <= most
+    assert stamp_ns_from_msg(path.poses[-1].header.stamp) == keyframes[-1].stamp_ns
+    lines = {marker.id: len(marker.points) // 2 for marker in markers.markers}
+    assert lines[ClosureStatus.VERIFIED] == 1 and lines[ClosureStatus.REJECTED] == 0
+    assert most // 2 <= lines[ClosureStatus.CANDIDATE] <= most
+
+
+def test_odometry_of_the_camera_itself_needs_no_transform():
+    intake = Intake(Health(lambda text: None), NodeConfig(max_odom_wait_s=0.1))
+    message = odometry_message(1.0, FRAME_NS)
+    message.child_frame_id = 'camera_optical'
+    intake.on_odometry(message)
+    image = image_message(scene(1), FRAME_NS)
+    frame = intake.assemble(ImageArrival(image, FRAME_NS, time.monotonic()), True)
+    np.testing.assert_array_equal(frame.camera.T_base_camera, np.eye(4))
+
+
+def test_a_map_is_let_go_when_the_configuration_fails_after_it(bench, tmp_path):
+    calibration = tmp_path / 'calibration.json'
+    item = bench(up=False, map_path=str(tmp_path / 'map'), search__calibration=str(calibration))
+    assert not item.node.bring_up()
+    item.node.set_parameters([Parameter('search.calibration', value='')])
+    assert item.node.bring_up()
 
 
 @pytest.mark.parametrize(
