@@ -63,7 +63,8 @@ def require_package(bridge: str) -> None:
 class ClosureBridge(Node):
     """Sends each pair of keyframes once to each bridge, when it first fits.
 
-    ``initialpose`` is sent once in a session: the robot is localised from then on.
+    ``initialpose`` is sent once in a session: the robot is localised from then on. A match within
+    this run tells nothing: its odometry is not in the frame of a map.
 
     :raises ConfigError: a parameter has a value that is not allowed, or a bridge's messages are
         not installed.
