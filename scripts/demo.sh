@@ -12,6 +12,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # Discovery stays on this machine, on a domain of this run's own.
 export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$((RANDOM % 100 + 1))
+# Room for the player's depth images.
+profiles=FASTDDS_DEFAULT_PROFILES_FILE
+[[ $DISTRO != @(humble|jazzy) ]] || profiles=FASTRTPS_DEFAULT_PROFILES_FILE
+export "$profiles=$ROOT/config/fastdds.xml"
 
 if [[ -z $SOURCE ]]; then
   SOURCE=$ROOT/output/drive

@@ -255,7 +255,8 @@ class VprNode(LifecycleNode):
                 self.health.problem(
                     f'{topic} messages lost on the way',
                     f'{event.total_count} messages of {topic} were lost on the way here: send '
-                    'compressed images, enlarge the buffers of the DDS, or set '
+                    'compressed images, start what publishes images with the shared memory of '
+                    'config/fastdds.xml, or set '
                     f'qos_overrides.{self.resolve_topic_name(topic)}.subscription.reliability '
                     'to reliable',
                     event.total_count_change,

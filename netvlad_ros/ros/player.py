@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import importlib
 import logging
@@ -29,8 +31,12 @@ from netvlad_ros.ros.conversions import camera_to_msg, image_to_msg, stamp_ns_to
 logger = logging.getLogger(__name__)
 
 Progress = Callable[..., Iterable[Any]]
+# Topic, stamp in ns, and the message or its serialized bytes.
+Messages = Generator[tuple[str, int, Any], None, None]
 LATCHED_TOPICS = ('/tf_static', '/robot_description')
 QUEUE_DEPTH = 100
+# As many as ros2 bag play reads ahead.
+MESSAGES_AHEAD = 1000
 FLUSH_S = 2.0
 LINGER_S = 1.0
 SLEEP_S = 0.1
@@ -75,8 +81,7 @@ def play(
     if not isinstance(source, BagSource):
         return _play(_image_recording(source), options, context, progress)
     try:
-        with AnyReader([path]) as reader:
-            return _play(_bag_recording(reader, options.topics), options, context, progress)
+        return _play(_bag_recording(path, options.topics), options, context, progress)
     except (AnyReaderError, OSError, ValueError, KeyError, AssertionError) as error:
         raise InputError(f'cannot play {path}: {error or type(error).__name__}') from error
 
@@ -88,17 +93,19 @@ class _Recording:
     types: dict[str, Any]
     skipped: dict[str, str]
     count: int
-    messages: Iterator[tuple[str, int, Any]]
+    messages: Messages
 
 
-def _bag_recording(reader: AnyReader, topics: Collection[str]) -> _Recording:
-    available = sorted({connection.topic for connection in reader.connections})
+def _bag_recording(path: Path, topics: Collection[str]) -> _Recording:
+    with AnyReader([path]) as reader:
+        connections = list(reader.connections)
+    available = sorted({connection.topic for connection in connections})
     for topic in topics:
         if topic not in available:
             raise InputError(f'topic {topic!r} is not in the bag, it has: {", ".join(available)}')
     types: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    for connection in reader.connections:
+    for connection in connections:
         topic, kind = connection.topic, connection.msgtype
         if topics and topic not in topics:
             continue
@@ -110,16 +117,20 @@ def _bag_recording(reader: AnyReader, topics: Collection[str]) -> _Recording:
             logger.warning('%s is left out: %s is not installed', topic, kind)
     if not types:
         raise InputError(f'no topic of the bag can be played: {skipped}')
-    connections = [c for c in reader.connections if c.topic in types]
-    messages = (
-        (connection.topic, stamp_ns, bytes(data))
-        for connection, stamp_ns, data in reader.messages(connections=connections)
-    )
-    return _Recording(types, skipped, sum(c.msgcount for c in connections), messages)
+    count = sum(c.msgcount for c in connections if c.topic in types)
+    return _Recording(types, skipped, count, _bag_messages(path, types))
+
+
+def _bag_messages(path: Path, topics: Collection[str]) -> Messages:
+    # SQLite wants a bag to be opened, read and closed by one thread.
+    with AnyReader([path]) as reader:
+        connections = [c for c in reader.connections if c.topic in topics]
+        for connection, stamp_ns, data in reader.messages(connections=connections):
+            yield connection.topic, stamp_ns, bytes(data)
 
 
 def _image_recording(source: Source) -> _Recording:
-    def messages() -> Iterator[tuple[str, int, Any]]:
+    def messages() -> Messages:
         for frame in source.frames():
             yield '/camera_info', frame.stamp_ns, camera_to_msg(frame.camera, frame.stamp_ns)
             if frame.depth_m is not None:
@@ -149,7 +160,7 @@ def _play(
         clock = node.create_publisher(Clock, '/clock', 10) if options.clock else None
         _wait_for_subscribers(node, publishers, options)
         logger.info('playing %d messages of %s', recording.count, ', '.join(publishers))
-        messages: Iterable[Any] = recording.messages
+        messages: Iterable[Any] = read_ahead(recording.messages)
         if progress is not None:
             messages = progress(messages, recording.count, 'messages', 'playing')
         counts = dict.fromkeys(publishers, 0)
@@ -169,6 +180,24 @@ def _play(
         return PlaySummary(counts, recording.skipped, time.monotonic() - started_s)
     finally:
         node.destroy_node()
+
+
+def read_ahead(messages: Messages) -> Iterator[tuple[str, int, Any]]:
+    """Yield the messages, read by a thread of their own.
+
+    A compressed chunk of a bag holds seconds of it. Unpacked when its first message is due, it
+    holds up the messages, and then they come in a burst.
+    """
+    with ThreadPoolExecutor(1, 'read_ahead') as thread:
+        waiting = deque(thread.submit(next, messages, None) for _ in range(MESSAGES_AHEAD))
+        try:
+            while (entry := waiting.popleft().result()) is not None:
+                waiting.append(thread.submit(next, messages, None))
+                yield entry
+        finally:
+            for job in waiting:
+                job.cancel()
+            thread.submit(messages.close)
 
 
 def _paced(

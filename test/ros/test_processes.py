@@ -8,11 +8,18 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import qos_profile_sensor_data
 from ros_bench import scene
+from sensor_msgs.msg import Image
+
+from netvlad_ros.ros import player
 
 MODEL = os.environ.get('NETVLAD_TEST_MODEL', 'default')
 TIMEOUT_S = 60.0
@@ -124,6 +131,63 @@ def test_a_parameter_that_cannot_work_ends_the_node_with_its_name(start, name, v
     assert node.process.wait(TIMEOUT_S) == 1
     assert value in node.output
     assert 'Traceback' not in node.output
+
+
+def test_the_player_reads_ahead_in_the_thread_that_lets_go_of_the_recording():
+    read, closed_by = [], []
+
+    def messages():
+        try:
+            for number in range(10):
+                read.append(number)
+                yield '/topic', number, b''
+        finally:
+            closed_by.append(threading.get_ident())
+
+    ahead = player.read_ahead(messages())
+    assert next(ahead)[1] == 0
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while len(read) < 10 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert [number for _, number, _ in ahead] == read[1:] == list(range(1, 10))
+    assert len(closed_by) == 1 and closed_by[0] != threading.get_ident()
+
+
+PUBLISH_IMAGES = """
+import sys, time, rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+rclpy.init()
+publisher = rclpy.create_node('camera').create_publisher(Image, 'depth', qos_profile_sensor_data)
+while not publisher.get_subscription_count():
+    time.sleep(0.05)
+for _ in range(int(sys.argv[1])):
+    publisher.publish(Image(data=bytes(640 * 480 * 4)))
+time.sleep(60)
+"""
+
+
+def test_images_fit_into_the_shared_memory_of_the_profile(start, monkeypatch):
+    profile = Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
+    for library in ('FASTRTPS', 'FASTDDS'):  # the name on Jazzy, on Kilted
+        monkeypatch.setenv(f'{library}_DEFAULT_PROFILES_FILE', str(profile))
+    count = 5
+    camera = start([sys.executable, '-c', PUBLISH_IMAGES, str(count)])
+    monkeypatch.undo()
+    received = []
+    context = rclpy.context.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('viewer', context=context)
+    node.create_subscription(Image, 'depth', received.append, qos_profile_sensor_data)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while len(received) < count and time.monotonic() < deadline_s:
+        executor.spin_once(timeout_sec=0.1)
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+    assert len(received) == count, camera.output
 
 
 def test_a_topic_that_is_not_played_is_an_error_of_one_line(sequence):
