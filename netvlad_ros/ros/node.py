@@ -334,43 +334,18 @@ class VprNode(LifecycleNode):
             self.health.latency(detection.latency_ms)
 
     def _is_next(self, arrival: ImageArrival) -> bool:
-        """Return whether an image is newer than the last one, or time has jumped."""
-        stamps, step_ns = self._stamps, self._stamps.step_to(arrival.stamp_ns)
-        step_s = step_ns / NS_PER_S
-        if step_ns > 0:
-            if stamps.leaps(step_ns, arrival.arrived_s):
-                self.health.problem(
-                    'image stamps jumped ahead', f'image stamps jumped ahead by {step_s:.1f} s'
-                )
-                self._step_clock(step_ns)
-            return True
-        if -step_s <= self.node_config.time_jump_s:
-            self.health.problem(
-                'image stamp not newer', f'image stamp repeats or is {-step_s:.3f} s too old'
-            )
-            return False
-        if stamps.last_was_ahead(arrival.stamp_ns):
-            self.health.problem(
-                'image stamp ahead',
-                f'the stamp of an image was {-step_s:.1f} s ahead of the one after it',
-            )
-            self._step_clock(step_ns)
-            stamps.drop_last()
-            return True
-        self.health.problem(
-            'image stamps jumped backwards',
-            f'image stamps jumped back by {-step_s:.1f} s: a new session begins',
+        """Return whether an image is to be processed, after what its stamp asks for."""
+        verdict = self._stamps.judge(
+            arrival.stamp_ns, arrival.arrived_s, self.node_config.time_jump_s
         )
-        # The robot of a clock that was set is still where it was.
-        is_replay = stamps.begins_anew(arrival.stamp_ns)
-        with self.detector_lock:
-            self.begin_session(None if is_replay else step_ns)
-        return True
-
-    def _step_clock(self, step_ns: int) -> None:
-        with self.detector_lock:
-            if self.detector is not None:
-                self.detector.step_clock(step_ns)
+        if verdict.problem:
+            self.health.problem(verdict.problem, verdict.text)
+            with self.detector_lock:
+                if verdict.begins_session:
+                    self.begin_session(verdict.clock_step_ns)
+                elif verdict.clock_step_ns is not None and self.detector is not None:
+                    self.detector.step_clock(verdict.clock_step_ns)
+        return verdict.serves
 
     def _verify(self, pending: _Pending) -> None:
         try:

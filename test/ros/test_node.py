@@ -14,7 +14,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from ros_bench import FRAME_NS, image_message, jpeg_message, odometry_message, scene
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -368,6 +368,21 @@ def test_a_robot_without_odometry_is_healthy(bench):
     )
 
 
+@pytest.mark.parametrize(
+    ('topic', 'message_type'), [('odom', Odometry), ('depth', Image), ('camera_info', CameraInfo)]
+)
+def test_an_input_that_somebody_publishes_and_that_is_silent_is_a_warning(
+    bench, topic, message_type
+):
+    drive = Drive(bench(), with_odometry=False)
+    diagnostics = drive.bench.listen(DiagnosticArray, '/diagnostics')
+    drive.bench.publisher(message_type, topic)
+    drive.bench.spin_until(
+        lambda: diagnostics and f'no {topic} yet' in diagnostics[-1].status[0].message
+    )
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+
+
 def test_depth_that_comes_after_its_image_is_waited_for():
     intake = Intake(Health(lambda text: None), NodeConfig(max_odom_wait_s=5.0))
     camera = Camera(name='c', frame_id='c')
@@ -413,7 +428,6 @@ def test_depth_that_was_lost_is_not_waited_for_longer_than_depth_ever_took():
     late.start()
     assert intake.assemble(slow, False).depth_m is not None
     late.join()
-
 
 
 @pytest.mark.parametrize('is_drawn', [True, False])
