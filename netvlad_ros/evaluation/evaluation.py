@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import logging
 import math
 from typing import Optional
 
@@ -44,6 +45,8 @@ from netvlad_ros.evaluation.truth import (
     truth_of_keyframes,
 )
 from netvlad_ros.types import ClosureStatus, Float32Array, FloatArray, LoopClosure
+
+_log = logging.getLogger(__name__)
 
 RETRIEVAL, CONSISTENCY, GEOMETRY = 'retrieval', 'consistency', 'geometry'
 
@@ -108,8 +111,19 @@ def evaluate(
     exclude_s = replay.config.search.exclude_s
     truth = truth_of_keyframes(ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera)
     listed = ground_truth.listed is not None
+    poses = ground_truth.poses
+    if truth is not None and poses is not None and replay.stamps_ns and not truth.known.any():
+        _log.warning(
+            '%s: no keyframe has a true pose: the poses are of %s, the keyframes of %s',
+            name, _span(poses.stamps_ns.tolist()), _span(replay.stamps_ns),
+        )  # fmt: skip
     judgement = None if truth is None else _judge(replay, similarity, truth, listed)
     return Evaluation(name, source, replay, protocol, ground_truth, similarity, judgement)
+
+
+def _span(stamps_ns: Sequence[int]) -> str:
+    """Return from when to when rising stamps go."""
+    return f'{stamps_ns[0] / 1e9:.3f} to {stamps_ns[-1] / 1e9:.3f} s'
 
 
 def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool) -> Judgement:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import csv
 from decimal import Decimal, InvalidOperation
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -26,6 +27,8 @@ from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_files import is_image
 from netvlad_ros.image_messages import image_from_message
 from netvlad_ros.types import Camera, Float32Array, Frame, UInt8Array
+
+_log = logging.getLogger(__name__)
 
 _NS_PER_S = Decimal(1_000_000_000)
 _NS_DIGITS = 16
@@ -187,6 +190,9 @@ class _FolderSource:
 class SequenceSource(_FolderSource):
     """A folder with frames.csv, and revisits.csv or groundtruth.txt or both.
 
+    Frames are taken in order of their stamps. revisits.csv names them by their ``index``, or by
+    the number of their row, from 0, where frames.csv has no such column.
+
     :param poses: true poses in place of groundtruth.txt.
     :raises InputError: a file is missing or damaged.
     """
@@ -218,34 +224,62 @@ class SequenceSource(_FolderSource):
 
     def _read_frames(self) -> None:
         path = self.path / 'frames.csv'
-        for number, row in _csv_rows(path, ('image', 'stamp_s')):
+        listed = []
+        for position, (number, row) in enumerate(_csv_rows(path, ('image', 'stamp_s'))):
             stamp_ns = stamp_ns_from_text(row['stamp_s'], f'{path}:{number}')
             depth = (row.get('depth') or '').strip()
             depth_path = self.path / depth if depth else None
-            self._rows.append((stamp_ns, self.path / row['image'].strip(), depth_path))
-        if not self._rows:
+            index = (row.get('index') or str(position)).strip()
+            listed.append((stamp_ns, self.path / row['image'].strip(), depth_path, index))
+        if not listed:
             raise InputError(f'{path} lists no frame')
+        in_time = sorted(listed, key=lambda row: row[0])
+        if in_time != listed:
+            _log.warning('%s is not in order of its stamps: frames are taken in order', path)
+            listed = in_time
+        self._rows = [row[:3] for row in listed]
+        self._indices = [row[3] for row in listed]
 
     def _read_revisits(self, path: Path) -> ListedRevisits:
         columns = ('query_index', 'match_indices', 'ignore_indices')
+        positions = self._positions()
         matches, ignores = {}, {}
         for number, row in _csv_rows(path, columns):
             try:
-                query = int(row['query_index'])
-                matches[query] = frozenset(int(i) for i in row['match_indices'].split())
-                ignores[query] = frozenset(int(i) for i in row['ignore_indices'].split())
+                named = {
+                    column: [positions[int(index)] for index in row[column].split()]
+                    for column in columns
+                }
+                (query,) = named['query_index']
+                matches[query] = frozenset(named['match_indices'])
+                ignores[query] = frozenset(named['ignore_indices'])
             except ValueError:
                 raise InputError(
                     f'{path}:{number}: indices must be whole numbers: {row!r}'
                 ) from None
-            for index in (query, *matches[query], *ignores[query]):
-                if not 0 <= index < len(self._rows):
-                    raise InputError(
-                        f'{path}:{number}: frame {index} is not in frames.csv, which lists '
-                        f'frames 0 to {len(self._rows) - 1}'
-                    )
+            except KeyError as error:
+                raise InputError(
+                    f'{path}:{number}: frame {error} is not in frames.csv, which lists frames '
+                    f'{min(positions)} to {max(positions)}'
+                ) from None
         stamps_ns = np.asarray([row[0] for row in self._rows], dtype=np.int64)
         return ListedRevisits(stamps_ns, matches, ignores)
+
+    def _positions(self) -> dict[int, int]:
+        """Return where in order of time the frame of each index is."""
+        positions: dict[int, int] = {}
+        for position, text in enumerate(self._indices):
+            try:
+                index = int(text)
+            except ValueError:
+                index = -1
+            if index < 0 or index in positions:
+                raise InputError(
+                    f'{self.path / "frames.csv"}: index {text!r} is there twice or is no whole '
+                    'number from 0, so revisits.csv cannot name its frame'
+                )
+            positions[index] = position
+        return positions
 
 
 class ImageFolderSource(_FolderSource):

@@ -67,6 +67,41 @@ FRAMES = 'image,stamp_s\n' + ''.join(f'{i}.png,{30 * i}\n' for i in range(6))
 REVISITS = 'query_index,match_indices,ignore_indices\n3,0,\n5,1 3,\n'
 
 
+def test_revisits_name_frames_by_their_index_and_frames_are_taken_in_order_of_time(
+    tmp_path: Path,
+) -> None:
+    rows = [f'{10 + i},{i}.png,{30 * i}' for i in (3, 0, 5, 1, 4)]
+    frames = '\n'.join(['index,image,stamp_s', *rows])
+    header, *_ = REVISITS.splitlines()
+    source = open_source(
+        sequence_of(tmp_path / 's', frames, revisits_csv=f'{header}\n13,10,\n15,11 13,14\n')
+    )
+    listed = source.ground_truth.listed
+    assert [frame.stamp_ns // S for frame in source.frames()] == [0, 30, 90, 120, 150]
+    assert listed is not None
+    assert listed.matches == {2: {0}, 4: {1, 2}} and listed.ignores == {2: set(), 4: {3}}
+    assert listed.stamps_ns.tolist() == [0, 30 * S, 90 * S, 120 * S, 150 * S]
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('\n11,', '\n10,', "index '10' is there twice"),
+        ('\n11,', '\nb,', "index 'b' is there twice or is no whole number"),
+        ('\n11,', '\n17,', 'frame 11 is not in frames.csv, which lists frames 10 to 17'),
+    ],
+)
+def test_an_index_that_names_no_frame_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    rows = [f'{10 + i},{i}.png,{30 * i}' for i in range(6)]
+    frames = '\n'.join(['index,image,stamp_s', *rows]).replace(old, new)
+    header, *_ = REVISITS.splitlines()
+    folder = sequence_of(tmp_path / 's', frames, revisits_csv=f'{header}\n13,10 11,\n')
+    with pytest.raises(InputError, match=message):
+        open_source(folder)
+
+
 def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     paths = [tmp_path / 'a' / 'run1' / 'bag', tmp_path / 'a' / 'run2' / 'bag', tmp_path / 'other']
     paths += [tmp_path / 'b' / 'run1' / 'bag']
@@ -215,7 +250,9 @@ def test_a_listed_query_needs_no_pose(tmp_path: Path) -> None:
     assert judgement is not None and not len(judgement.queries)
 
 
-def test_keyframes_without_a_true_pose_are_counted(tmp_path: Path) -> None:
+def test_keyframes_without_a_true_pose_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     poses = ''.join(f'{30 * i} {100 * i} 0 0 0 0 0 1\n' for i in range(5))
     folder = sequence_of(tmp_path / 's', FRAMES, groundtruth_txt=poses)
     report = to_report(run_over(open_source(folder)), 'netvlad')
@@ -226,6 +263,7 @@ def test_keyframes_without_a_true_pose_are_counted(tmp_path: Path) -> None:
     evaluation = run_over(open_source(folder))
     report = to_report(evaluation, 'netvlad')
     assert (report['keyframes_without_true_pose'], report['queries']) == (5, 0)
+    assert 'poses are of 9000.000 to 9000.000 s, the keyframes of 0.000 to 150' in caplog.text
     assert 'retrieval: recall at 100 % precision -,' in summary_text(report, tmp_path)
     assert report['auc'] is None and report['recall_at_100_precision'] is None
     assert set(figures(evaluation)) >= {'trajectory', 'scores'}, 'drawn without a position'

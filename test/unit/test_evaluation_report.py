@@ -79,8 +79,12 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_stamps_that_repeat_or_jump_back_are_counted_and_left_out(
-    sequence: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_stamps_that_repeat_are_left_out_and_those_out_of_order_are_sorted(
+    sequence: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder, output = tmp_path / 'looped', tmp_path / 'out'
     shutil.copytree(sequence, folder)
@@ -90,8 +94,9 @@ def test_stamps_that_repeat_or_jump_back_are_counted_and_left_out(
     (folder / 'frames.csv').write_text('\n'.join(['index,image,stamp_s', *rows]) + '\n')
     assert main(['evaluate', str(folder), '-o', str(output), '--model', str(model)]) == 0
     report = json.loads((output / 'report.json').read_text())
-    assert (report['frames'], report['keyframes']) == (7, 4)
-    assert report['skipped'] == {'stamp not newer than the last': 3}
+    assert (report['frames'], report['keyframes']) == (7, 6)
+    assert report['skipped'] == {'stamp not newer than the last': 1}
+    assert 'not in order of its stamps' in caplog.text
     assert re.search(r'no ground truth.* --poses .* --ground-truth-topic', capsys.readouterr().out)
 
 
