@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,8 +208,12 @@ def _msls_images(cities: list[Path], side: str) -> PlaceImages:
 
 
 def _csv_by_key(path: Path) -> dict[str, dict[str, str]]:
-    with reading(path), path.open(newline='', encoding='utf-8') as stream:
+    with reading(path), path.open(newline='', encoding='utf-8-sig') as stream:
         rows = list(csv.DictReader(stream))
     if rows and 'key' not in rows[0]:
         raise InputError(f'{str(path)!r} has no column key')
-    return {row['key']: row for row in rows}
+    by_key = {row['key']: row for row in rows}
+    if len(by_key) < len(rows):
+        key = Counter(row['key'] for row in rows).most_common(1)[0][0]
+        raise InputError(f'{str(path)!r} lists {key!r} twice: remove one row')
+    return by_key

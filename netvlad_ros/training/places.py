@@ -245,7 +245,8 @@ def self_check(dataset: PlaceDataset) -> SelfCheck:
 def check_lists(dataset: PlaceDataset) -> None:
     """Raise where the lists cannot be right, before anything is computed.
 
-    :raises InputError: a list is empty, a row is double, a position is not finite or not metric.
+    :raises InputError: a list is empty, an image is listed twice, a position is not finite or not
+        metric.
     """
     for kind, images in (('database', dataset.database), ('queries', dataset.queries)):
         if not len(images):
@@ -280,9 +281,9 @@ def _check_double(name: str, kind: str, paths: Sequence[Path]) -> None:
 
 
 def check_files(dataset: PlaceDataset) -> None:
-    """Raise if an image file is missing.
+    """Raise if an image file is missing, or is a query and a database image at once.
 
-    :raises InputError: with the number of missing files and the first of them.
+    :raises InputError: with the number of such files and the first of them.
     """
     paths = dataset.database.paths + dataset.queries.paths
     missing = [path for path in paths if not path.is_file()]
@@ -290,4 +291,11 @@ def check_files(dataset: PlaceDataset) -> None:
         raise InputError(
             f'{dataset.name}: {len(missing)} of {len(paths)} images are missing, the first is '
             f'{str(missing[0])!r}: check the image folder'
+        )
+    # Tokyo Time Machine asks with database images: equal stamps keep each from finding itself.
+    both = set(dataset.database.paths) & set(dataset.queries.paths)
+    if both and not dataset.same_stamp_is_trivial:
+        raise InputError(
+            f'{dataset.name}: {len(both)} images are queries and database images, such as '
+            f'{str(min(both))!r}: each would find itself'
         )

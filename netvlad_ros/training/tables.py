@@ -133,7 +133,12 @@ def _rows(
         reader = csv.DictReader(stream)
         if missing := set(needed) - set(reader.fieldnames or ()):
             raise InputError(f'{str(path)!r} lacks column {", ".join(sorted(missing))}')
-        return [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num, row) for row in reader]
+    for line, row in rows:
+        # A row that ends early has None in the columns it lacks.
+        if empty := [name for name in needed if row[name] is None or not row[needed[0]]]:
+            raise InputError(f'{str(path)!r} line {line}: no value for {empty[0]}')
+    return rows
 
 
 def _number(path: Path, line: int, row: dict[str, str], key: str) -> float:

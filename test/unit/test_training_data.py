@@ -58,7 +58,7 @@ def write_struct(path: Path, **more) -> None:
     names = np.array([f'{n:03}.jpg' for n in range(24)], dtype=object)
     struct = {
         'whichSet': 'test', 'dbImageFns': names, 'utmDb': np.arange(48.0).reshape(2, 24),
-        'qImageFns': names[:2], 'utmQ': np.array([[0.0, 1.0], [24.0, 25.0]]),
+        'qImageFns': ['q000.jpg', 'q001.jpg'], 'utmQ': np.array([[0.0, 1.0], [24.0, 25.0]]),
         'numImages': np.uint16(24), 'numQueries': np.uint16(2), 'posDistThr': np.uint8(25),
         'posDistSqThr': np.uint16(625), 'nonTrivPosDistSqThr': np.uint8(100), **more,
     }  # fmt: skip
@@ -120,14 +120,14 @@ def test_time_machine_judges_a_ranking_without_the_same_stamp(time_machine):
 )  # fmt: skip
 def test_images_are_found_where_the_authors_keep_them(tmp_path, database, queries):
     write_struct(tmp_path / 'a.mat')
-    for folder, count in ((database, 24), (queries, 2)):
+    for folder, count, prefix in ((database, 24, ''), (queries, 2, 'q')):
         for number in range(count):
             (tmp_path / 'root' / folder).mkdir(parents=True, exist_ok=True)
-            (tmp_path / 'root' / folder / f'{number:03}.jpg').touch()
+            (tmp_path / 'root' / folder / f'{prefix}{number:03}.jpg').touch()
     dataset = open_dataset(tmp_path / 'a.mat', images=tmp_path / 'root')
     check_files(dataset)
     assert dataset.database.paths[3] == tmp_path / 'root' / database / '003.jpg'
-    assert dataset.queries.paths[1] == tmp_path / 'root' / queries / '001.jpg'
+    assert dataset.queries.paths[1] == tmp_path / 'root' / queries / 'q001.jpg'
 
 
 def test_tokyo247_groups_twelve_cutouts_and_finds_png_files(tmp_path):
@@ -228,6 +228,8 @@ def test_a_list_that_is_not_utf8_is_refused_with_what_to_do(tmp_path, name):
         ('a,1e9,2,train,database\nb,3,4,train,query\n', 'must be east and north in metres'),
         ('a,x,2,train,database\n', "line 2: east_m is 'x'"),
         ('a,1,2,train,database\n', 'list of queries is empty'),
+        ('a,1,2,train,database\nb,3\n', 'line 3: no value for north_m'),
+        (',1,2,train,database\n', 'line 2: no value for path'),
     ],
 )  # fmt: skip
 def test_wrong_lists_are_refused_in_one_line(tmp_path, rows, message):
@@ -235,6 +237,24 @@ def test_wrong_lists_are_refused_in_one_line(tmp_path, rows, message):
     with pytest.raises(InputError, match=message) as error:
         self_check(open_dataset(tmp_path / 't.csv'))
     assert '\n' not in str(error.value)
+
+
+def test_an_image_that_would_find_itself_is_refused(tmp_path):
+    for name in 'ab':
+        write_image(tmp_path / f'{name}.jpg')
+    rows = ['a.jpg,1,2,train,database', 'b.jpg,1,2,train,database', 'a.jpg,1,2,train,query']
+    (tmp_path / 't.csv').write_text('\n'.join(['path,east_m,north_m,split,role', *rows]))
+    with pytest.raises(InputError, match=r'1 images are queries and .*a\.jpg.* find itself'):
+        check_files(open_dataset(tmp_path / 't.csv'))
+
+
+def test_a_key_that_mapillary_lists_twice_is_refused(tmp_path):
+    write_city(tmp_path / 'msls', 10, 20)
+    table = tmp_path / 'msls/query/postprocessed.csv'
+    header, *rows = table.read_text().splitlines()
+    table.write_text('\n'.join([header, *rows, rows[0]]))
+    with pytest.raises(InputError, match=r'postprocessed\.csv.* lists .* twice'):
+        open_dataset(tmp_path / 'msls')
 
 
 def test_lists_of_different_length_are_refused(tmp_path):
