@@ -29,6 +29,8 @@ NAMES = {int(RIGHT): 'right', int(WRONG): 'wrong', int(NEITHER): 'neither'}
 _STAGE_COLOURS = ('#1f6fd6', '#0f9d76', '#7a3fb8', '#9aa3ad', '#c28a00', '#b04a5a')
 _INK, _GRID, _PATH = '#26323f', '#e4e8ec', '#b9c1ca'
 _DPI = 160
+# More keyframes than this are finer than the pixels of the matrix.
+MATRIX_SIDE = 1000
 
 
 def figures(evaluation: Evaluation) -> dict[str, bytes]:
@@ -172,24 +174,33 @@ def _draw_arcs(axes: Any, count: int, pairs: Int64Array, labels: Int64Array) -> 
 
 
 def matrix_figure(evaluation: Evaluation) -> Figure:
-    """Return the similarity of all pairs beside ground truth and the best matches."""
+    """Return the similarity of all pairs beside ground truth and the best matches.
+
+    Of a long recording every k-th keyframe is drawn, so that at most ``MATRIX_SIDE`` are.
+    """
     judgement = evaluation.judgement
     count = len(evaluation.replay.keyframes)
+    step = max(1, math.ceil(count / MATRIX_SIDE))
+    similarity = evaluation.similarity[::step, ::step]
+    extent = (-0.5, count - 0.5, count - 0.5, -0.5)
     figure = Figure(figsize=(10.6 if judgement else 5.6, 4.9), layout='constrained')
     panels = figure.subplots(1, 2 if judgement else 1, squeeze=False)[0]
-    lower = np.tril(np.ones((count, count), dtype=np.bool_), -1)
-    shown = np.ma.masked_array(evaluation.similarity, ~lower)
-    low = float(np.percentile(evaluation.similarity[lower], 2)) if count > 1 else 0.0
-    image = panels[0].imshow(shown, cmap='magma', vmin=low, vmax=1.0, interpolation='nearest')
+    lower = np.tril(np.ones(similarity.shape, dtype=np.bool_), -1)
+    shown = np.ma.masked_array(similarity, ~lower)
+    low = float(np.percentile(similarity[lower], 2)) if count > 1 else 0.0
+    image = panels[0].imshow(
+        shown, cmap='magma', vmin=low, vmax=1.0, interpolation='nearest', extent=extent
+    )
     figure.colorbar(image, ax=panels[0], shrink=0.8, label='similarity')
     panels[0].set_title('similarity of keyframes', fontsize=10)
     if judgement is not None:
-        truth = judgement.truth
-        picture = np.ones((count, count, 3))
-        picture[~truth.allowed] = 0.93
-        picture[truth.allowed & (truth.labels == NEITHER)] = (0.84, 0.88, 0.93)
-        picture[truth.allowed & (truth.labels == RIGHT)] = (0.62, 0.77, 0.95)
-        panels[1].imshow(picture, interpolation='nearest')
+        allowed = judgement.truth.allowed[::step, ::step]
+        labels = judgement.truth.labels[::step, ::step]
+        picture = np.ones((*allowed.shape, 3))
+        picture[~allowed] = 0.93
+        picture[allowed & (labels == NEITHER)] = (0.84, 0.88, 0.93)
+        picture[allowed & (labels == RIGHT)] = (0.62, 0.77, 0.95)
+        panels[1].imshow(picture, interpolation='nearest', extent=extent)
         declared = judgement.declared[RETRIEVAL]
         for label, colour in COLOURS.items():
             kept = (judgement.decisions[RETRIEVAL].labels == label) & (declared != NO_MATCH)

@@ -93,17 +93,18 @@ def write_reports(
 
     report = to_report(evaluation, command)
     report['calibration'] = None if fit is None else fit.summary()
-    pictures = figures(evaluation)
     (folder / 'plots').mkdir(parents=True, exist_ok=True)
-    if fit is not None:
-        fit.calibration.save(folder / 'calibration.json')
-    for name, data in pictures.items():
-        (folder / 'plots' / f'{name}.png').write_bytes(data)
-    (folder / 'report.html').write_text(to_html(evaluation, report, pictures), encoding='utf-8')
     text = json.dumps(report, indent=1, allow_nan=False)
     (folder / 'report.json').write_text(text + '\n', encoding='utf-8')
     (folder / 'closures.csv').write_text(closures_csv(evaluation), encoding='utf-8')
     (folder / 'trajectory.tum').write_text(trajectory_tum(evaluation), encoding='utf-8')
+    if fit is not None:
+        fit.calibration.save(folder / 'calibration.json')
+    # Pictures of a long recording take memory: what took hours to compute is on disk before.
+    pictures = figures(evaluation)
+    for name, data in pictures.items():
+        (folder / 'plots' / f'{name}.png').write_bytes(data)
+    (folder / 'report.html').write_text(to_html(evaluation, report, pictures), encoding='utf-8')
     return report
 
 

@@ -100,7 +100,8 @@ def name_apart(sources: Sequence[Source]) -> None:
     """
     for name, count in Counter(source.name for source in sources).items():
         alike = [source for source in sources if source.name == name]
-        parts = [source.path.resolve().parts for source in alike]
+        # Without the root: a name is also the folder of a report below the output folder.
+        parts = [source.path.resolve().parts[1:] for source in alike]
         if len(set(parts)) < count:
             raise InputError(f'{alike[0].path} is given twice: give each recording once')
         length = 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import logging
 from typing import Optional
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from netvlad_ros.evaluation.protocol import Protocol
 from netvlad_ros.geometry import interpolate
 from netvlad_ros.types import FloatArray
+
+_log = logging.getLogger(__name__)
 
 Int8Array = npt.NDArray[np.int8]
 Int64Array = npt.NDArray[np.int64]
@@ -105,9 +108,14 @@ class Truth:
 
 
 def allowed_pairs(stamps_ns: Sequence[int], gap_s: float) -> BoolArray:
-    """Return (N, N): the column is at least ``gap_s`` older than the row."""
+    """Return (N, N): the column is older than the row, by at least ``gap_s``."""
     stamps = np.asarray(stamps_ns, dtype=np.int64)
-    return np.asarray(stamps[:, None] - stamps[None, :] >= round(gap_s * NS_PER_S), dtype=np.bool_)
+    gap_ns = max(1, round(gap_s * NS_PER_S))
+    allowed = np.empty((len(stamps), len(stamps)), dtype=np.bool_)
+    for start in range(0, len(stamps), _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        allowed[rows] = stamps[rows, None] - stamps[None] >= gap_ns
+    return allowed
 
 
 def labels_from_poses(
@@ -158,19 +166,28 @@ def truth_of_keyframes(
     :param exclude_s: what the search leaves out; the mask is the longer of this and the gap.
     :param T_base_camera: turns true base poses into camera poses; None if unknown.
     """
-    allowed = allowed_pairs(stamps_ns, max(protocol.gt_gap_s, exclude_s))
+    gap_s = max(protocol.gt_gap_s, exclude_s)
+    allowed = allowed_pairs(stamps_ns, gap_s)
+    listed_labels = None
+    if ground_truth.listed is not None:
+        listed_labels = labels_from_list(ground_truth.listed, stamps_ns)
+        right = listed_labels == RIGHT
+        if masked := int((right & ~allowed).sum()):
+            _log.warning(
+                '%d of %d listed revisits do not count: they are less than %g s older than the '
+                'query (the longer of gt_gap_s %g s and exclude_s %g s)',
+                masked, right.sum(), gap_s, protocol.gt_gap_s, exclude_s,
+            )  # fmt: skip
     if ground_truth.poses is None:
-        if ground_truth.listed is None:
-            return None
-        return Truth(labels_from_list(ground_truth.listed, stamps_ns), allowed)
+        return None if listed_labels is None else Truth(listed_labels, allowed)
     track = ground_truth.poses
     T_world_frame, known = track.at(stamps_ns)
     frame = track.frame
     if frame == 'base' and T_base_camera is not None:
         T_world_frame, frame = T_world_frame @ T_base_camera, 'camera'
     positions_m = T_world_frame[:, :3, 3]
-    if ground_truth.listed is not None:
-        labels = labels_from_list(ground_truth.listed, stamps_ns)
+    if listed_labels is not None:
+        labels = listed_labels
     else:
         views = T_world_frame[:, :3, _VIEW_AXIS[frame]]
         labels = labels_from_poses(positions_m, views, known, protocol)

@@ -16,6 +16,7 @@ from netvlad_ros.cli.evaluate import summary_text
 from netvlad_ros.config import DetectorConfig, from_dict
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation import plots
 from netvlad_ros.evaluation.evaluation import Evaluation
 from netvlad_ros.evaluation.plots import figures
 from netvlad_ros.evaluation.report_html import to_html
@@ -24,6 +25,7 @@ from netvlad_ros.evaluation.runner import evaluate_source
 from netvlad_ros.evaluation.several import results_table, text_table
 from netvlad_ros.evaluation.source_folder import read_tum, stamp_ns_from_text
 from netvlad_ros.evaluation.sources import Source, name_apart, open_source
+from netvlad_ros.evaluation.truth import allowed_pairs
 
 S = 1_000_000_000
 
@@ -114,6 +116,13 @@ def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> 
     sources = [open_source(path) for path in paths]
     name_apart(sources)
     assert [s.name for s in sources] == ['a/run1/bag', 'a/run2/bag', 'other', 'b/run1/bag']
+    # A path that is the end of another one, as the mounts of a container are.
+    copy = tmp_path / 'mount' / tmp_path.relative_to('/') / 'other'
+    copy.parent.mkdir(parents=True)
+    sources = [open_source(paths[2]), open_source(sequence_of(copy, FRAMES))]
+    name_apart(sources)
+    shorter = str(paths[2].resolve().relative_to('/'))
+    assert [s.name for s in sources] == [shorter, f'mount/{shorter}']
     with pytest.raises(InputError, match='is given twice'):
         name_apart([open_source(tmp_path / 'other'), open_source(tmp_path / 'b' / '..' / 'other')])
 
@@ -271,6 +280,33 @@ def test_keyframes_without_a_true_pose_are_counted(
     report = to_report(run_over(open_source(folder)), 'netvlad')
     assert report['keyframes_without_true_pose'] is None
     assert 'true pose\n' not in summary_text(report, tmp_path)
+
+
+def test_no_keyframe_is_a_revisit_of_itself() -> None:
+    allowed = allowed_pairs([0, 1, 2 * S], 0.0)
+    assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
+
+
+def test_listed_revisits_that_the_gap_hides_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    descriptor = cast(Descriptor, MeanColour())
+    config = from_dict(DetectorConfig, {'verification': {'enabled': False}})
+    protocol = {'keyframes': 'every_frame', 'gt_gap_s': 75}
+    evaluate_source(open_source(folder), descriptor, config, protocol)
+    assert '1 of 3 listed revisits do not count: they are less than 75 s older' in caplog.text
+
+
+def test_of_a_long_recording_the_matrix_draws_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, 'MATRIX_SIDE', 3)
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    figure = plots.matrix_figure(run_over(open_source(folder)))
+    pictures = [axes.images[0] for axes in figure.axes[:2]]
+    assert all(len(picture.get_array()) == 3 for picture in pictures)
+    assert all(picture.get_extent() == [-0.5, 4.5, 4.5, -0.5] for picture in pictures)
 
 
 def test_shares_are_printed_with_what_they_are_of(tmp_path: Path) -> None:
