@@ -23,7 +23,7 @@ import sys
 from typing import Any, Optional
 
 from netvlad_ros.config import DetectorConfig, from_dict, to_dict
-from netvlad_ros.errors import ConfigError
+from netvlad_ros.errors import ConfigError, InputError, NetvladError
 
 # A closure below a threshold leaves no trace; to learn thresholds, none may act.
 _OPEN_THRESHOLDS = {
@@ -127,14 +127,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for name in ('keyframes', 'exclude_s', *_protocol_names())
         if (value := getattr(args, name)) is not None
     }
-    evaluations, reports = [], []
+    evaluations, reports, failed = [], [], []
+    fit = None
     for source in sources:
         folder = output if len(sources) == 1 else output / source.name
-        evaluation = evaluate_source(
-            source, descriptor, config, overrides, progress, args.baseline
-        )
-        fit = fit_of([evaluation], args.calibrate)
-        report = write_reports(evaluation, folder, _command(), fit)
+        try:
+            evaluation = evaluate_source(
+                source, descriptor, config, overrides, progress, args.baseline
+            )
+            fit = fit_of([evaluation], args.calibrate)
+            report = write_reports(evaluation, folder, _command(), fit)
+        except (NetvladError, OSError) as error:
+            # What other recordings took hours to say is still worth a summary.
+            failed.append(str(error) if len(sources) == 1 else f'{source.name}: {error}')
+            continue
         print(summary_text(report, folder))
         evaluations.append(evaluation)
         reports.append(report)
@@ -143,6 +149,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(write_summary(evaluations, reports, output, _command(), fit))
     if args.calibrate and fit is None:
         print('no calibration: it needs two right and two wrong decisions at least')
+    if failed:
+        raise InputError('; '.join(failed))
     keys = ('name', 'keyframes', 'queries', 'queries_with_revisit', 'recall_at', 'closures',
             'recall_at_100_precision', 'recommended_threshold', 'verified_precision',
             'verified_recall')  # fmt: skip
@@ -205,16 +213,32 @@ def detector_config(args: argparse.Namespace) -> DetectorConfig:
     return from_dict(DetectorConfig, nested)
 
 
-def _detector_groups(values: Any) -> dict[str, Any]:
+def _detector_groups(content: Any) -> dict[str, Any]:
     """Return settings by group from a plain file, or from a ROS parameter file like vpr.yaml."""
-    if not isinstance(values, dict):
-        raise ConfigError(f'settings must be groups of names and values, got {values!r}')
+    values = _mapping(content)
     if 'ros__parameters' in values:
         own = {item.name for item in fields(DetectorConfig)}
-        return {group: v for group, v in values['ros__parameters'].items() if group in own}
+        groups: dict[str, Any] = {}
+        for name, value in _mapping(values['ros__parameters']).items():
+            group, _, key = name.partition('.')
+            if group in own:
+                groups.setdefault(group, {}).update({key: value} if key else _mapping(value))
+        return groups
     inner = next(iter(values.values()), None)
     if len(values) == 1 and isinstance(inner, dict) and _is_node_name(next(iter(values))):
         return _detector_groups(inner)
+    return values
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    """Return a mapping of a settings file, empty where nothing is written.
+
+    :raises ConfigError: it is none.
+    """
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f'settings must be groups of names and values, got {values!r}')
     return values
 
 

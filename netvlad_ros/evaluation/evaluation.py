@@ -179,7 +179,7 @@ def _accepted_by_stage(replay: Replay) -> dict[str, list[int]]:
     support = replay.config.consistency.min_support
     if any(c.consistency > 1 for c in replay.closures):
         out[CONSISTENCY] = [i for i, c in enumerate(replay.closures) if c.consistency >= support]
-    if any(c.status is ClosureStatus.VERIFIED for c in replay.closures):
+    if replay.config.verification.enabled:
         out[GEOMETRY] = [
             i for i, c in enumerate(replay.closures) if c.status is ClosureStatus.VERIFIED
         ]
@@ -259,15 +259,14 @@ def candidate_precision(replay: Replay, truth: Truth, threshold: float) -> tuple
 def verified_precision_recall(evaluation: Evaluation) -> tuple[Optional[float], Optional[float]]:
     """Return precision of all VERIFIED closures, and recall of queries with a revisit by them.
 
-    None where nothing was verified, or nothing is known, or no query has a revisit (0/0).
+    None where geometry is off, or nothing is known, or no query has a revisit; precision also
+    where nothing was verified (0/0).
     """
     judgement, replay = evaluation.judgement, evaluation.replay
-    if judgement is None:
+    if judgement is None or GEOMETRY not in judgement.decisions:
         return None, None
     verified = [c.status is ClosureStatus.VERIFIED for c in replay.closures]
     labels = judgement.closure_labels[np.asarray(verified, dtype=np.bool_)]
-    if not any(verified):
-        return None, None
     judged = int((labels != NEITHER).sum())
     precision = int((labels == RIGHT).sum()) / judged if judged else None
     decisions = judgement.decisions[GEOMETRY]

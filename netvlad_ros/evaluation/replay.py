@@ -136,7 +136,10 @@ def replay(
             descriptors.append(detection.descriptor)
             pictures.append(picture_jpeg(frame.image_rgb))
     if not keyframes:
-        raise InputError(f'{source.path} has no usable image: {dict(source.skipped.counts)}')
+        first = next(iter(source.skipped.examples.values()), 'it lists none')
+        raise InputError(
+            f'{source.path} has no usable image: {dict(source.skipped.counts)}; the first: {first}'
+        )
     skipped = dict(source.skipped.counts)
     if not_newer:
         skipped['stamp not newer than the last'] = not_newer

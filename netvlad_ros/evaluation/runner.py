@@ -100,6 +100,9 @@ def write_reports(
     (folder / 'trajectory.tum').write_text(trajectory_tum(evaluation), encoding='utf-8')
     if fit is not None:
         fit.calibration.save(folder / 'calibration.json')
+    else:
+        # One of an earlier run would be taken for this one's.
+        (folder / 'calibration.json').unlink(missing_ok=True)
     # Pictures of a long recording take memory: what took hours to compute is on disk before.
     pictures = figures(evaluation)
     for name, data in pictures.items():

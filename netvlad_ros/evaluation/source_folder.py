@@ -9,6 +9,7 @@ import csv
 from decimal import Decimal, InvalidOperation
 import logging
 from pathlib import Path
+import re
 from types import SimpleNamespace
 from typing import Any, Optional
 
@@ -243,7 +244,8 @@ class SequenceSource(_FolderSource):
     def _read_revisits(self, path: Path) -> ListedRevisits:
         columns = ('query_index', 'match_indices', 'ignore_indices')
         positions = self._positions()
-        matches, ignores = {}, {}
+        matches: dict[int, frozenset[int]] = {}
+        ignores: dict[int, frozenset[int]] = {}
         for number, row in _csv_rows(path, columns):
             try:
                 named = {
@@ -251,8 +253,8 @@ class SequenceSource(_FolderSource):
                     for column in columns
                 }
                 (query,) = named['query_index']
-                matches[query] = frozenset(named['match_indices'])
-                ignores[query] = frozenset(named['ignore_indices'])
+                matches[query] = matches.get(query, frozenset()) | {*named['match_indices']}
+                ignores[query] = ignores.get(query, frozenset()) | {*named['ignore_indices']}
             except ValueError:
                 raise InputError(
                     f'{path}:{number}: indices must be whole numbers: {row!r}'
@@ -294,15 +296,31 @@ class ImageFolderSource(_FolderSource):
     def __init__(self, path: Path, poses: PoseTrack) -> None:
         super().__init__(path)
         self.ground_truth = GroundTruth(poses=poses)
-        images = sorted(p for p in path.iterdir() if is_image(p))
+        images = sorted((p for p in path.iterdir() if is_image(p)), key=_in_counting_order)
         self._rows = [(stamp_ns, image, None) for stamp_ns, image in _stamped(images, poses)]
         if (path / 'camera_info.yaml').is_file():
             self.camera = read_camera_info(path / 'camera_info.yaml')
 
 
+def _in_counting_order(path: Path) -> tuple[list[str], list[int], str]:
+    """Return what puts img_2 before img_10."""
+    text, numbers = re.split(r'\d+', path.stem), re.findall(r'\d+', path.stem)
+    return text, [int(number) for number in numbers], path.name
+
+
+def _is_counter(images: list[Path]) -> bool:
+    """Return whether the names are 0, 1, 2, ... or 1, 2, 3, ..., with zeros before or not."""
+    if not all(image.stem.isdecimal() for image in images):
+        return False
+    numbers = sorted(int(image.stem) for image in images)
+    return numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(images)))
+
+
 def _stamped(images: list[Path], poses: PoseTrack) -> list[tuple[int, Path]]:
     """Return the images in order of time with their stamps in nanoseconds."""
     first_ns, last_ns = int(poses.stamps_ns[0]), int(poses.stamps_ns[-1])
+    if len(images) == len(poses.stamps_ns) and _is_counter(images):
+        return list(zip(poses.stamps_ns.tolist(), images, strict=True))
     try:
         named = sorted((stamp_ns_from_text(image.stem, str(image)), image) for image in images)
         images = [image for _, image in named]

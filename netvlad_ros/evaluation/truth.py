@@ -143,7 +143,8 @@ def labels_from_poses(
 
 def labels_from_list(listed: ListedRevisits, stamps_ns: Sequence[int]) -> Int8Array:
     """Return (N, N) labels of keyframes that are frames of the list."""
-    frame_of = {int(stamp): index for index, stamp in enumerate(listed.stamps_ns)}
+    # Of frames with one stamp the first is served, so it is the one that a keyframe is of.
+    frame_of = {int(s): i for i, s in reversed(list(enumerate(listed.stamps_ns)))}
     keyframe_of = {frame_of[int(s)]: i for i, s in enumerate(stamps_ns) if int(s) in frame_of}
     labels = np.full((len(stamps_ns), len(stamps_ns)), WRONG, dtype=np.int8)
     for lists, label in ((listed.ignores, NEITHER), (listed.matches, RIGHT)):

@@ -282,6 +282,31 @@ def test_keyframes_without_a_true_pose_are_counted(
     assert 'true pose\n' not in summary_text(report, tmp_path)
 
 
+@pytest.mark.parametrize('name', ['img_{}', '{}', '{:06d}'])
+def test_counted_images_go_with_the_poses_in_order_however_slow(tmp_path: Path, name: str) -> None:
+    images, poses = tmp_path / 'images', tmp_path / 'poses.txt'
+    images.mkdir()
+    for index in range(12):
+        cv2.imwrite(str(images / f'{name.format(index)}.png'), picture(index))
+    poses.write_text(''.join(f'{10 * i} {i} 0 0 0 0 0 1\n' for i in range(12)))
+    frames = list(open_source(images, poses=poses).frames())
+    assert [f.stamp_ns // S for f in frames] == [10 * i for i in range(12)]
+    for index, frame in enumerate(frames):
+        assert (frame.image_rgb[..., ::-1] == picture(index)).all()
+
+
+def test_revisits_of_a_query_on_two_rows_and_of_doubled_stamps_are_kept(tmp_path: Path) -> None:
+    header, *_ = REVISITS.splitlines()
+    frames = FRAMES.replace('4.png,120', '4.png,90')
+    folder = sequence_of(
+        tmp_path / 's', frames, revisits_csv=f'{header}\n3,0,\n3,1,\n5,3,\n4,,0 1\n'
+    )
+    judgement = run_over(open_source(folder)).judgement
+    assert judgement is not None
+    # Keyframes are the frames 0, 1, 3 and 5: 2 is damaged and 4 has the stamp of 3.
+    assert np.argwhere(judgement.truth.labels == 1).tolist() == [[2, 0], [2, 1], [3, 2]]
+
+
 def test_no_keyframe_is_a_revisit_of_itself() -> None:
     allowed = allowed_pairs([0, 1, 2 * S], 0.0)
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]

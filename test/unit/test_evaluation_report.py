@@ -154,6 +154,22 @@ def test_errors_end_with_one_line(
         assert what in error and error.count('\n') == 1
 
 
+def test_a_recording_that_fails_does_not_take_the_others_with_it(
+    sequence: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, output = tmp_path / 'bad', tmp_path / 'out'
+    bad.mkdir()
+    (bad / 'frames.csv').write_text('image,stamp_s\nabsent.png,1\n')
+    code = main(['evaluate', str(bad), str(sequence), '-o', str(output), '--model', str(model),
+                 '--set', 'verification.min_inliers=900'])  # fmt: skip
+    assert code == 1
+    error = capsys.readouterr().err
+    assert 'bad: ' in error and 'no usable image' in error and 'absent.png' in error
+    report = json.loads((output / sequence.name / 'report.json').read_text())
+    # Geometry that verifies nothing finds nothing, which is not the same as unknown.
+    assert (report['verified_precision'], report['verified_recall']) == (None, 0.0)
+
+
 def test_settings_come_from_the_nodes_file_the_command_line_and_the_default(
     tmp_path: Path,
 ) -> None:
@@ -165,11 +181,16 @@ def test_settings_come_from_the_nodes_file_the_command_line_and_the_default(
     node.write_text(
         '/**:\n  vpr:\n    ros__parameters:\n      map_path: x\n      search: {exclude_s: 7.0}\n'
     )
-    for file in (plain, node):
+    flat = tmp_path / 'flat.yaml'
+    flat.write_text('vpr:\n  ros__parameters:\n    map_path: x\n    search.exclude_s: 7.0\n')
+    for file in (plain, node, flat):
         arguments = ['s', '-o', 'o', '--config', str(file), '--set', 'search.min_similarity=0.25']
         config = evaluate.detector_config(parser.parse_args(arguments))
         assert (config.search.exclude_s, config.search.min_similarity) == (7.0, 0.25)
         assert config.keyframes == DetectorConfig().keyframes
+    node.write_text('vpr:\n  ros__parameters:\n')
+    config = evaluate.detector_config(parser.parse_args(['s', '-o', 'o', '--config', str(node)]))
+    assert config.search == DetectorConfig().search
 
 
 def pose(x: float, yaw_deg: float) -> np.ndarray:
