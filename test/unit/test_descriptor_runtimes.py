@@ -98,17 +98,23 @@ def test_half_precision_is_near(precision, backbone):
     assert (half * exact).sum(axis=1).min() >= 0.9995
 
 
-@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
-def test_half_precision_of_the_shipped_model_is_near_on_real_pictures(shared_data, precision):
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=ON_CUDA)])
+@pytest.mark.parametrize(
+    ('precision', 'limit'), [('fp32', 0.999999), ('bf16', 0.9995), ('fp16', 0.9995)]
+)
+def test_the_shipped_model_agrees_on_real_pictures(shared_data, device, precision, limit):
     paths = sorted((shared_data / 'sequences' / 'rtabmap_two_laps').rglob('*.jpg'))[::40]
     images = np.stack([cv2.resize(cv2.imread(str(path)), (320, 240)) for path in paths])
     network = load_bundle(find_model(DescriptorConfig().model)).network
     exact = TorchRuntime(network, 'cpu', 'fp32', True)(images)
-    half = TorchRuntime(network, 'cpu', precision, True)(images)
-    assert (half * exact).sum(axis=1).min() >= 0.9995
+    actual = TorchRuntime(network, device, precision, True)(images)
+    assert (actual * exact).sum(axis=1).min() >= limit
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+@ON_CUDA
 @pytest.mark.parametrize(('precision', 'limit'), [('fp32', 0.99999), ('bf16', 0.9995)])
 def test_cuda_computes_the_descriptor(bundle, expected, precision, limit):
     images, rows = expected
