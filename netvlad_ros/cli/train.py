@@ -42,11 +42,12 @@ from netvlad_ros.cli.training_data import (
     open_all,
     open_held_out,
     report_written,
+    setting_names,
     settings_from,
     train_only,
 )
 from netvlad_ros.errors import ConfigError
-from netvlad_ros.training.settings import ModernConfig
+from netvlad_ros.training.settings import TRIPLET_RECIPES, ModernConfig
 
 if TYPE_CHECKING:
     from netvlad_ros.descriptor import ModelBundle
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     if args.from_bag:
         args.kind = 'bag'
     args.recipe = args.recipe or ('modern' if args.from_bag else 'relja')
+    _refuse_options_of_others(args)
+    _refuse_options_of_others(args)
     if args.recipe == 'modern':
         if (processes := int(os.environ.get('WORLD_SIZE', '1'))) > 1:
             raise ConfigError(
@@ -104,6 +107,26 @@ def run(args: argparse.Namespace) -> dict[str, object]:
             )
         return _modern(args)
     return train_triplet(args, device_named(args.device))
+
+
+def _refuse_options_of_others(args: argparse.Namespace) -> None:
+    """Raise for an option that would not act.
+
+    :raises ConfigError: it belongs to another recipe.
+    """
+    modern, triplet = (
+        {*setting_names(config), *others}
+        for config, others in (
+            (ModernConfig(), ('also',)), (TRIPLET_RECIPES['relja'], ('frozen_cache',))
+        )
+    )
+    foreign, owner = (triplet - modern, 'the triplet recipes')
+    if args.recipe != 'modern':
+        foreign, owner = modern - triplet, 'recipe modern'
+    for name in sorted(foreign):
+        if vars(args)[name] not in (None, False, []):
+            option = name.replace('_', '-').replace('.', '-')
+            raise ConfigError(f'--{option} is of {owner}: recipe {args.recipe} has no such option')
 
 
 def _modern(args: argparse.Namespace) -> dict[str, object]:
@@ -125,15 +148,17 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
     # First of all: the layers that do not train run there too.
     to_device(network, args.device)
     datasets = open_all(args)
-    held_out = None
+    held_out, held_out_hash = None, None
     if args.val_split:
         part = open_held_out(args, datasets)
         # Of several recordings each has a held-out part of its own.
         if args.from_bag and args.val is None and is_recording(args.dataset):
             _report_gap(datasets[0], part)
+        held_out_hash = part.fingerprint()
         held_out = _data(args, bundle, [part], replace(config, views=2))
     train = _data(args, bundle, datasets, config)
     provenance = _provenance(args, bundle, datasets, config)
+    provenance['held_out_hash'] = held_out_hash
     trainer = ModernTrainer(network, train, held_out, config, args.output, provenance)
     before = None if held_out is None else trainer.judge(held_out)
     losses = trainer.run(args.resume, progress)
@@ -150,7 +175,7 @@ def _modern(args: argparse.Namespace) -> dict[str, object]:
         args.name or args.output.name,
         licence=bundle.info.licence,
         source=bundle.info.source,
-        training={**provenance, 'start': bundle.model_id},
+        training=provenance,
     )
     path = args.output / 'model.safetensors'
     written = save_bundle(path, network.cpu(), info)
@@ -185,13 +210,13 @@ def _data(
     from netvlad_ros.config import to_dict
     from netvlad_ros.training.augment import Augment
     from netvlad_ros.training.frozen import frozen_hash, frozen_views
-    from netvlad_ros.training.images import at_one_size
+    from netvlad_ros.training.images import at_one_size, files_hash
     from netvlad_ros.training.modern import ModernData
     from netvlad_ros.training.relations import joined, relations_of
 
     relations = joined([relations_of(dataset) for dataset in datasets])
     identity = [
-        [dataset.fingerprint() for dataset in datasets], frozen_hash(bundle.network),
+        files_hash(relations.images.paths), frozen_hash(bundle.network),
         config.views, config.seed, to_dict(config.augment),
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -215,6 +240,7 @@ def _provenance(
 
     return {
         'recipe': args.recipe,
+        'start': bundle.model_id,
         'data': [f'{dataset.name} {dataset.split}'.strip() for dataset in datasets],
         'data_hash': [dataset.fingerprint() for dataset in datasets],
         'seed': config.seed,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from netvlad_ros.cli.training_data import (
     add_settings,
     check_name,
     image_source,
-    open_checked,
+    open_all,
     open_held_out,
     report_written,
     settings_from,
@@ -50,12 +49,14 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     network = bundle.network
     train_only(network, args.train_layers)
     network.to(device)
-    dataset = open_checked(args)
+    [dataset] = open_all(args)
     val = _data(args, bundle, open_held_out(args, [dataset])) if args.val_split else None
     train = _data(args, bundle, dataset)
     provenance: dict[str, Any] = {
-        'recipe': args.recipe, 'data': f'{dataset.name} {dataset.split}'.strip(),
-        'data_hash': dataset.fingerprint(), 'seed': config.seed, 'commit': commit_of_code(),
+        'recipe': args.recipe, 'start': bundle.model_id,
+        'data': f'{dataset.name} {dataset.split}'.strip(), 'data_hash': dataset.fingerprint(),
+        'held_out_hash': None if val is None else val.dataset.fingerprint(),
+        'seed': config.seed, 'commit': commit_of_code(),
         'config': to_dict(config), 'train_layers': args.train_layers,
     }  # fmt: skip
     trained = Tail(network) if args.frozen_cache else network
@@ -64,13 +65,15 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     losses = trainer.run(args.resume, progress)
     load_weights(args.output / 'best.safetensors', trained)
     after = None if val is None else trainer.validate(val, progress)
+    if val is not None and workers.is_first:
+        print(f'chosen: epoch {trainer.best_epoch + 1} of {trainer.epoch}, by recall@5')
     for text, recalls in (('before', before), ('after', after)):
         if recalls is not None and workers.is_first:
             shown = ', '.join(f'recall@{n} {100 * v:.1f} %' for n, v in recalls.items())
             print(f'{text}: {shown} on {val.dataset.name if val else ""} {args.val_split}')
     info = BundleInfo(
         args.name or args.output.name, bundle.info.licence, bundle.info.source,
-        {**provenance, 'start': bundle.model_id},
+        provenance,
     )  # fmt: skip
     path = args.output / 'model.safetensors'
     if workers.is_first:
@@ -94,7 +97,7 @@ def _data(args: argparse.Namespace, bundle: ModelBundle, dataset: PlaceDataset) 
 def _source(args: argparse.Namespace, bundle: ModelBundle, images: PlaceImages) -> Any:
     """Return decoded images, or the frozen layers' outputs of them."""
     from netvlad_ros.training.frozen import FrozenSource, frozen_hash, frozen_views
-    from netvlad_ros.training.images import ImageFiles, at_one_size, kept_decoded
+    from netvlad_ros.training.images import ImageFiles, at_one_size, files_hash, kept_decoded
 
     policy = at_one_size(bundle.policy)
     if not args.frozen_cache and args.image_cache is None:
@@ -102,8 +105,8 @@ def _source(args: argparse.Namespace, bundle: ModelBundle, images: PlaceImages) 
     source = image_source(args, images, policy)
     if not args.frozen_cache:
         return source
-    identity = [frozen_hash(bundle.network), *(str(path) for path in images.paths)]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    identity = f'{frozen_hash(bundle.network)} {files_hash(images.paths)}'
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     file = Path(args.output) / f'frozen-{digest}.npy'
     return FrozenSource(frozen_views(bundle.network, source, file, progress=progress))
 

@@ -81,6 +81,16 @@ def add_settings(
         )
 
 
+def setting_names(config: Any, prefix: str = '') -> list[str]:
+    """Return the names of all settings of a config dataclass, those of groups with a prefix."""
+    names: list[str] = []
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), f'{prefix}{item.name}'
+        is_group = dataclasses.is_dataclass(value)
+        names += setting_names(value, f'{name}.') if is_group else [name]
+    return names
+
+
 def settings_from(args: argparse.Namespace, config: T, prefix: str = '') -> T:
     """Return the config with the given options over its values."""
     changed: T = _with_options(vars(args), config, prefix)
@@ -120,30 +130,45 @@ def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDat
 
 
 def open_all(args: argparse.Namespace) -> list[PlaceDataset]:
-    """Open the dataset and those of ``--also``, to which only the options of recordings apply."""
+    """Open what is learnt from: the dataset and those of ``--also``.
+
+    To the latter only the options of recordings apply.
+
+    :raises ConfigError: one is there to measure by.
+    """
     others = [
         argparse.Namespace(
             **{**vars(args), 'dataset': path, 'split': 'train', 'images': None, 'kind': 'auto'}
         )
         for path in args.also
     ]
-    return [open_checked(each) for each in (args, *others)]
+    datasets = [open_checked(each) for each in (args, *others)]
+    for dataset in datasets:
+        if dataset.split in ('test', 'val'):
+            raise ConfigError(
+                f'{dataset.name} is a {dataset.split} set: nothing is learnt from what measures '
+                'accuracy; give --split train'
+            )
+    return datasets
 
 
 def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) -> PlaceDataset:
     """Open the held-out part: the dataset of ``--val``, else that split of the first dataset.
 
     :param training: the datasets that train.
-    :raises InputError: it is one of those: many kinds of data have no splits.
+    :raises InputError: it shares images with those: many kinds of data have no splits.
     """
     path = args.val or args.dataset
     held_out = open_checked(
         argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
     )
-    if held_out.fingerprint() in [dataset.fingerprint() for dataset in training]:
+    trained = {path.resolve() for data in training for path in data.all_images().paths}
+    ours = held_out.all_images().paths
+    if both := [image for image in ours if image.resolve() in trained]:
         raise InputError(
-            f'split {args.val_split!r} of {str(path)!r} holds the very images that train: give '
-            "others with --val FILE, or --val-split '' to train without validation"
+            f'split {args.val_split!r} of {str(path)!r} holds {len(both)} of {len(ours)} images '
+            f'that train, the first is {str(both[0])!r}: give others with --val FILE, or '
+            "--val-split '' to train without validation"
         )
     return held_out
 

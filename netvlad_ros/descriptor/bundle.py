@@ -13,7 +13,6 @@ import re
 from typing import Any, Optional, Union
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.descriptor.rootsift import RootSift
 from netvlad_ros.descriptor.whitening import Whitening, whitening_from
 from netvlad_ros.errors import ModelError
+from netvlad_ros.tensor_file import write_tensors
 
 FORMAT_VERSION = 1
 _HASH_DIGITS = 12
@@ -101,13 +101,9 @@ def save_bundle(
     """
     path = Path(path)
     bundle = make_bundle(network, info)
-    partial = path.with_name(f'{path.name}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_tensors(network), partial, metadata=_metadata(network, info))
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        write_tensors(path, _tensors(network), _metadata(network, info))
+    except OSError as error:
         raise ModelError(f'cannot write model {str(path)!r}: {error}') from error
     return bundle
 

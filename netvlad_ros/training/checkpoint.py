@@ -6,22 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import json
-import os
 from pathlib import Path
 import subprocess
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 import torch
 from torch import Tensor, nn
 
 from netvlad_ros.errors import ConfigError, ModelError
+from netvlad_ros.tensor_file import write_tensors
 
 FORMAT_VERSION = 1
 
 # What makes two runs one, of a run's provenance; the length of a run may be raised.
-_SAME_RUN = ('recipe', 'data_hash', 'train_layers', 'config')
+_SAME_RUN = ('recipe', 'start', 'data_hash', 'held_out_hash', 'train_layers', 'config')
 _MAY_RISE = ('config.epochs', 'config.steps')
 
 
@@ -55,19 +54,26 @@ def save_checkpoint(
             if value is not None:
                 tensors[f'optimiser.{index}.{key}'] = torch.as_tensor(value).cpu().contiguous()
     metadata = {'format_version': str(FORMAT_VERSION), 'state': json.dumps(state)}
-    partial = path.with_name(f'{path.name}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Shared storage is refused by safetensors; a copy of each is the simple way around.
-        save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata=metadata)
-        with partial.open('rb') as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        write_tensors(path, {k: v.clone() for k, v in tensors.items()}, metadata)
+    except OSError as error:
         raise ModelError(
             f'cannot write checkpoint {str(path)!r}: {error}; the last one is kept'
         ) from error
+
+
+def append_log(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to the log of a run, after the checkpoint it tells of.
+
+    :raises ModelError: it cannot be written.
+    """
+    path = folder / 'log.jsonl'
+    try:
+        with path.open('a', encoding='utf-8') as stream:
+            stream.write(json.dumps(entry) + '\n')
+    except OSError as error:
+        raise ModelError(f'cannot write {str(path)!r}: {error}; the checkpoint is kept') from error
 
 
 def load_checkpoint(
@@ -78,8 +84,8 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Put a checkpoint into the network and the optimiser and return its state.
 
-    :param provenance: JSON values of the run that continues. Recipe, data, trained layers and
-        settings, as far as they are in it, must be those of the checkpoint.
+    :param provenance: JSON values of the run that continues. Recipe, start, data, trained layers
+        and settings, as far as they are in it, must be those of the checkpoint.
     :raises ConfigError: the checkpoint is of another run.
     :raises ModelError: the file is damaged or belongs to another network.
     """

@@ -206,10 +206,10 @@ def _write_images(files: ImageFiles, file: Path, progress: Progress) -> None:
 
 def _map_file(files: ImageFiles, folder: Path) -> Path:
     size = f'{files.policy.width}x{files.policy.height}'
-    return folder / f'images-{size}-{_list_hash(files.paths)}.npy'
+    return folder / f'images-{size}-{files_hash(files.paths)}.npy'
 
 
-def _list_hash(paths: Sequence[Path]) -> str:
+def files_hash(paths: Sequence[Path]) -> str:
     """Return 12 hex digits over names, sizes and times of the files."""
     entries = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.array_file import let_go
-from netvlad_ros.training.places import IntArray, PlaceDataset
+from netvlad_ros.training.places import LOOK_ALIKE_FROM_M, IntArray, PlaceDataset
 from netvlad_ros.training.settings import TripletConfig
 
 Descriptors = npt.NDArray[np.floating]
@@ -43,6 +43,7 @@ class Miner:
         self.count = len(dataset.database)
         self.positives = dataset.positives(config.positive_beyond_m)
         self.near = dataset.within(dataset.negative_radius_m)
+        self._queries, self._database = dataset.queries, dataset.database
         self.trainable = self._trainable(dataset)
         self.memory: dict[int, IntArray] = {}
 
@@ -50,11 +51,12 @@ class Miner:
         with_positive = np.array([len(row) > 0 for row in self.positives])
         if not with_positive.any():
             raise InputError(f'{dataset.name}: no query has a positive, nothing to train on')
-        with_both = with_positive & [len(row) < self.count for row in self.near]
+        with_both = with_positive & [len(self._pool(i)) > 0 for i in range(len(self.near))]
         if not with_both.any():
             raise InputError(
                 f'{dataset.name}: no query with a positive has a negative, all database images '
-                f'lie within {dataset.negative_radius_m:g} m of it: add images of other places'
+                f'lie within {dataset.negative_radius_m:g} m of it or may show its place: add '
+                'images of other places'
             )
         return np.flatnonzero(with_both)
 
@@ -95,14 +97,21 @@ class Miner:
         Random negatives are drawn without a look at the cache, as many as a tuple takes.
         """
         count = self.config.sampled if self.config.mining == 'hard' else self.config.negatives
-        allowed = np.ones(self.count, dtype=bool)
-        allowed[self.near[query]] = False
-        pool = np.flatnonzero(allowed)
-        sampled = rng.permutation(pool)[:count]
+        sampled = rng.permutation(self._pool(query))[:count]
         remembered = self.memory.get(query)
         if remembered is None:
             return sampled
         return np.concatenate([sampled, remembered[~np.isin(remembered, sampled)]])
+
+    def _pool(self, query: int) -> IntArray:
+        """Return the database images that surely show another place."""
+        allowed = np.ones(self.count, dtype=bool)
+        allowed[self.near[query]] = False
+        ours, theirs = self._queries.look_alike, self._database.look_alike
+        if ours is not None and theirs is not None and ours[query] >= 0:
+            away_m = np.linalg.norm(self._database.xy_m - self._queries.xy_m[query], axis=1)
+            allowed &= (theirs != ours[query]) | (away_m <= LOOK_ALIKE_FROM_M)
+        return np.flatnonzero(allowed)
 
     def _distance(self, own: Descriptors, others: Descriptors) -> npt.NDArray[np.float32]:
         """Return (n,) distances as the loss has them."""

@@ -11,7 +11,6 @@ run once (``frozen.py``), so that a small model trains on a CPU.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-import json
 import logging
 import math
 from pathlib import Path
@@ -26,7 +25,7 @@ from netvlad_ros.config import validate
 from netvlad_ros.descriptor.backbones import Backbone
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.errors import ConfigError, InputError
-from netvlad_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from netvlad_ros.training.checkpoint import append_log, load_checkpoint, save_checkpoint
 from netvlad_ros.training.frozen import FrozenViews, split_backbone
 from netvlad_ros.training.images import Progress, no_progress
 from netvlad_ros.training.relations import PlaceSampler, Relations
@@ -187,9 +186,6 @@ class ModernTrainer:
                 'val/average_precision': scores.average_precision,
             })  # fmt: skip
         _log.info('%s', entry)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / 'log.jsonl').open('a', encoding='utf-8') as stream:
-            stream.write(json.dumps(entry) + '\n')
         is_best = scores is None or scores.average_precision > self.best
         if scores is not None and is_best:
             self.best = scores.average_precision
@@ -200,19 +196,30 @@ class ModernTrainer:
             'losses': self.losses,
             'rates': self._base_lrs,
         }
-        save_checkpoint(self._last, self.network, self.optimiser, state)
         if is_best:
             save_checkpoint(
                 self.folder / 'best.safetensors', self.network, self.optimiser, state
             )
+        save_checkpoint(self._last, self.network, self.optimiser, state)
+        append_log(self.folder, entry)
 
     def judge(self, data: ModernData) -> RetrievalScores:
-        """Return how well the last view of each image finds the plain view of its neighbours."""
-        return self_retrieval(
+        """Return how well the last view of each image finds the plain view of its neighbours.
+
+        :raises InputError: no image has a neighbour: there is nothing to judge by.
+        """
+        scores = self_retrieval(
             self.describe(data.views, data.views.views - 1),
             self.describe(data.views, 0),
             data.relations,
         )
+        if not scores.queries:
+            raise InputError(
+                f'none of the {len(data.views)} held-out images has another one within '
+                f'{data.relations.positive_m:g} m of it: hold out more of them, give others with '
+                "--val, or --val-split '' to train without"
+            )
+        return scores
 
     @torch.no_grad()
     def describe(self, views: FrozenViews, view: int, batch: int = 64) -> Float32Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import itertools
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from netvlad_ros.training.places import (
     PlaceDataset,
     PlaceImages,
 )
+from netvlad_ros.types import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -33,6 +34,7 @@ class Relations:
     far ones of one look-alike class are neither.
 
     :param part: (N,) number of the dataset that each image is of; None for one dataset.
+    :param look_alike_from_m: what is far, of all images or (N,).
     """
 
     images: PlaceImages
@@ -40,6 +42,7 @@ class Relations:
     negative_m: float
     heading_deg: float = HEADING_DEG
     part: Optional[IntArray] = None
+    look_alike_from_m: Union[float, FloatArray] = LOOK_ALIKE_FROM_M
 
     def pairs(self, rows: npt.ArrayLike, columns: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
         """Return two (n, m) masks: pairs of one place, pairs of two places."""
@@ -56,7 +59,8 @@ class Relations:
         if look_alike is not None:
             unclear = look_alike[i][:, None] == look_alike[j][None]
             unclear[look_alike[i] < 0] = False
-            different &= ~(unclear & (distance > LOOK_ALIKE_FROM_M))
+            far_m = np.broadcast_to(self.look_alike_from_m, len(self.images))[i]
+            different &= ~(unclear & (distance > far_m[:, None]))
         return same, different
 
 
@@ -71,11 +75,13 @@ def relations_of(dataset: PlaceDataset) -> Relations:
 def joined(parts: Sequence[Relations]) -> Relations:
     """Return the images of several datasets as one, far apart from each other.
 
-    Radii are those of each part: its positions are scaled to the first one's positive radius, and
-    the negative radius is the largest after that; the angle is the first one's.
+    Radii are those of each part: its positions, and what is far in it, are scaled to the first
+    one's positive radius, and the negative radius is the largest after that; the angle is the
+    first one's.
     """
     first = parts[0]
-    xy_m, look_alike, heading, negative_m = [], [], [], first.negative_m
+    xy_m, look_alike, heading, far_m = [], [], [], []
+    negative_m = first.negative_m
     east_m = 0.0
     classes = 0
     for part in parts:
@@ -88,6 +94,7 @@ def joined(parts: Sequence[Relations]) -> Relations:
         count = len(part.images)
         look_alike.append(np.full(count, -1) if known is None else known + classes)
         classes = max(classes, int(look_alike[-1].max()) + 1)
+        far_m.append(np.broadcast_to(scale * np.asarray(part.look_alike_from_m), count))
         degrees = part.images.heading_deg
         heading.append(np.full(count, np.nan) if degrees is None else degrees)
     images = PlaceImages(
@@ -98,7 +105,9 @@ def joined(parts: Sequence[Relations]) -> Relations:
     )
     sizes = [len(part.images) for part in parts]
     numbers = np.repeat(np.arange(len(parts)), sizes).astype(np.int64)
-    return Relations(images, first.positive_m, negative_m, first.heading_deg, numbers)
+    return Relations(
+        images, first.positive_m, negative_m, first.heading_deg, numbers, np.concatenate(far_m)
+    )
 
 
 class PlaceSampler:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-import json
 import logging
 import math
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import nn
 
 from netvlad_ros.config import validate
 from netvlad_ros.errors import InputError
-from netvlad_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from netvlad_ros.training.checkpoint import append_log, load_checkpoint, save_checkpoint
 from netvlad_ros.training.distributed import Workers
 from netvlad_ros.training.features import describe_rows, feature_map, forward_for
 from netvlad_ros.training.images import ImageSource, Progress, no_progress
@@ -40,7 +39,7 @@ from netvlad_ros.training.triplet_loss import divisor, tuple_losses
 _log = logging.getLogger(__name__)
 
 # The authors choose the best epoch by this recall.
-CHOOSE_BY = 5
+CHOOSE_BY = (5, 1, 10)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ class TripletTrainer:
                 parameters, config.lr, weight_decay=config.weight_decay
             )
         self.epoch, self.position = 0, 0
-        self.best, self.best_epoch = -1.0, -1
+        self.best: tuple[float, ...] = (-1.0,)
+        self.best_epoch = -1
         self.losses: list[float] = []
         self.board = TensorBoardLog(folder, self.workers.is_first)
 
@@ -241,7 +241,7 @@ class TripletTrainer:
 
     def _end_of_epoch(self, rate: float, progress: Progress) -> None:
         recalls = {} if self.val is None else self.validate(self.val, progress)
-        chosen = recalls.get(CHOOSE_BY, 0.0)
+        chosen = tuple(recalls.get(n, 0.0) for n in CHOOSE_BY)
         entry = {
             'epoch': self.epoch, 'lr': rate, 'batches': len(self.losses),
             'loss': float(np.mean(self.losses[-100:])) if self.losses else None,
@@ -255,12 +255,11 @@ class TripletTrainer:
         is_best = chosen > self.best or self.val is None
         if is_best:
             self.best, self.best_epoch = chosen, self.epoch - 1
-        if self.workers.is_first:
-            with (self.folder / 'log.jsonl').open('a', encoding='utf-8') as stream:
-                stream.write(json.dumps(entry) + '\n')
         if is_best:
             self._save(self.folder / 'best.safetensors')
         self._save(self._last)
+        if self.workers.is_first:
+            append_log(self.folder, entry)
 
     def validate(self, data: TripletData, progress: Progress = no_progress) -> dict[int, float]:
         """Return recall@1, 5, 10 of at most ``val_queries`` sampled queries."""
@@ -293,6 +292,6 @@ class TripletTrainer:
         state = load_checkpoint(self._last, self.network, self.optimiser, self.provenance)
         self.epoch, self.position = int(state['epoch']), int(state['position'])
         self.losses = [float(x) for x in state['losses']]
-        self.best, self.best_epoch = float(state['best']), int(state['best_epoch'])
+        self.best, self.best_epoch = tuple(state['best']), int(state['best_epoch'])
         self.miner.restore(state['memory'])
         self.board.continue_from(len(self.losses) + 1)

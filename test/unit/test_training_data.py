@@ -337,6 +337,21 @@ def test_walks_of_one_area_say_nothing_of_each_other(shared_data):
     assert pair(first.format(7), stairs) == (False, True)
 
 
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+def test_joined_datasets_keep_what_is_far_in_each(order):
+    # Of one class 600 m may be the same place, 400 m is another one, whatever the radius.
+    def part(positive_m):
+        xy_m = np.array([[0.0, 0.0], [400.0, 0.0], [600.0, 0.0]])
+        paths = tuple(Path(f'{i}.jpg') for i in range(3))
+        return Relations(PlaceImages(paths, xy_m, look_alike=np.zeros(3, int)), positive_m, 25.0)
+
+    parts = [part(1.5), part(5.0)]
+    both = joined([parts[i] for i in order])
+    _, different = both.pairs(range(6), range(6))
+    assert different[0, :3].tolist() == different[3, 3:].tolist() == [False, True, False]
+    assert different[:3, 3:].all()
+
+
 def test_a_batch_holds_places_with_hard_negatives_among_them(shared_data):
     val = relations_of(open_dataset(shared_data / 'train' / 'ie_tower', 'val'))
     both = joined([val, val])

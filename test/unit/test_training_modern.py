@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clustering, augmentation, place-labelled training and recall."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -113,10 +114,41 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('netvlad_ros.training.checkpoint.save_file', full)
+    monkeypatch.setattr('netvlad_ros.tensor_file.save_file', full)
     with pytest.raises(ModelError, match='the last one is kept'):
         ModernTrainer(make_network(), data, data, CONFIG, tmp_path)._check()
     assert (tmp_path / 'last.safetensors').read_bytes() == before
+
+
+def test_a_held_out_part_without_pairs_is_refused(tmp_path):
+    data = make_data()
+    alone = np.arange(0, PLACES * PER_PLACE, PER_PLACE)
+    images = data.relations.images.take(alone)
+    held_out = ModernData(
+        FrozenViews(data.views.values[:, alone]), replace(data.relations, images=images)
+    )
+    trainer = ModernTrainer(make_network(), data, held_out, CONFIG, tmp_path)
+    with pytest.raises(InputError, match=r'none of the \d+ held-out images has another'):
+        trainer.run()
+    assert not (tmp_path / 'best.safetensors').exists()
+
+
+def test_files_are_as_readable_as_others(tmp_path):
+    data = make_data()
+    ModernTrainer(make_network(), data, data, CONFIG, tmp_path)._check()
+    (tmp_path / 'plain').touch()
+    files = list(tmp_path.glob('*.safetensors'))
+    assert len(files) == 2
+    assert {f.stat().st_mode for f in files} == {(tmp_path / 'plain').stat().st_mode}
+
+
+def test_the_log_tells_of_checkpoints_that_are_written(tmp_path, monkeypatch):
+    data = make_data()
+    trainer = ModernTrainer(make_network(), data, data, CONFIG, tmp_path)
+    (tmp_path / 'log.jsonl').mkdir()
+    with pytest.raises(ModelError, match=r'cannot write .*log\.jsonl'):
+        trainer._check()
+    assert (tmp_path / 'last.safetensors').exists()
 
 
 def test_the_frozen_layers_outputs_lead_to_the_same_descriptors(tmp_path):

@@ -165,19 +165,26 @@ def test_a_held_out_part_that_trains_is_refused(tmp_path, capsys, recipe):
     rows = [line.split(',') for line in table.read_text().splitlines()]
     unsplit = tmp_path / 'places/unsplit.csv'
     unsplit.write_text(''.join(','.join([*row[:3], row[4]]) + '\n' for row in rows))
-    for data in (f'{unsplit}', f'{table} --val {table} --val-split train'):
+    # One image of the held-out part trains too.
+    rows[4][3] = 'train'
+    mixed = tmp_path / 'places/mixed.csv'
+    mixed.write_text(''.join(','.join(row) + '\n' for row in rows))
+    for data in (
+        f'{unsplit}', f'{table} --val {table} --val-split train', f'{mixed} --val {table}'
+    ):
         command = f"""train {data} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
-            --epochs 1 --steps 1"""
+            --{'steps' if recipe == 'modern' else 'epochs'} 1"""
         assert main(command.split()) == 1
         error = capsys.readouterr().err
-        assert 'the very images that train' in error
+        assert 'images that train, the first is' in error
         assert "others with --val FILE, or --val-split ''" in error
     assert not (tmp_path / 'run').exists()
 
 
 def test_a_run_continues_only_as_it_was(tmp_path, capsys):
     table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
-    write_start(start)
+    other = tmp_path / 'other.safetensors'
+    save_bundle(other, write_start(start), BundleInfo('other'))
     common = f'train {table} --model {start} --output {tmp_path / "run"} --val-split='
     assert main([*common.split(), '--recipe', 'relja', '--epochs', '1']) == 0
     for options, named in (
@@ -185,7 +192,8 @@ def test_a_run_continues_only_as_it_was(tmp_path, capsys):
         ('--recipe nanne --epochs 1', "recipe 'relja', now it is 'nanne'"),
         ('--recipe relja --epochs 1 --margin 0.2', 'config.margin 0.1, now it is 0.2'),
         ('--recipe relja --epochs 1 --train-layers', 'train_layers None, now it is []'),
-        ('--recipe relja --epochs 1 --split val', 'data_hash'),
+        (f'--recipe relja --epochs 1 --model {other}', "start '"),
+        (f'--recipe relja --epochs 1 --val-split val --val {table}', 'held_out_hash None'),
     ):
         capsys.readouterr()
         assert main([*common.split(), '--resume', *options.split()]) == 1
@@ -196,6 +204,38 @@ def test_a_run_continues_only_as_it_was(tmp_path, capsys):
     capsys.readouterr()
     assert main([*common.split(), '--resume', '--recipe', 'relja', '--epochs', '1']) == 1
     assert 'config.epochs 2, now it is 1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        ('--recipe modern --margin 0.2', '--margin is of the triplet recipes'),
+        ('--recipe modern --frozen-cache', '--frozen-cache is of the triplet recipes'),
+        ('--recipe relja --steps 3', '--steps is of recipe modern'),
+        ('--recipe relja --augment-turn-deg 3', '--augment-turn-deg is of recipe modern'),
+        ('--recipe relja --also x', '--also is of recipe modern'),
+    ],
+)
+def test_options_that_would_not_act_are_refused(tmp_path, capsys, options, named):
+    command = f'train places.csv --output {tmp_path / "run"} {options}'
+    assert main(command.split()) == 1
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['train', 'cluster', 'whiten'])
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_nothing_is_learnt_from_what_measures(tmp_path, capsys, command, split):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    table.write_text(table.read_text().replace(',val,', f',{split},'))
+    options = {
+        'train': f'--model {start}',
+        'cluster': '--backbone mobilenet_v3_small_s16',
+        'whiten': f'--model {start} --dim 8',
+    }
+    words = f'{command} {table} --split {split} {options[command]} --output {tmp_path / "out"}'
+    assert main(words.split()) == 1
+    assert f'is a {split} set: nothing is learnt' in capsys.readouterr().err
 
 
 def test_a_modern_run_does_not_continue_as_another_recipe(tmp_path, capsys):

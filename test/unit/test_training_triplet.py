@@ -173,7 +173,7 @@ def test_losses_and_weights_equal_the_slow_implementation(tmp_path):
 
 def test_data_without_negatives_are_refused(tmp_path):
     data = make_data(places=1)
-    with pytest.raises(InputError, match=r'all database images lie within 25 m of it: add images'):
+    with pytest.raises(InputError, match=r'all database images lie within 25 m of it or'):
         TripletTrainer(Linear(), data, None, CONFIG, tmp_path)
     far = replace(data.dataset.database, xy_m=data.dataset.database.xy_m + 100.0)
     lost = replace(data, dataset=replace(data.dataset, database=far))
@@ -205,6 +205,33 @@ def test_validation_takes_images_of_the_same_stamp_out_of_the_ranking(tmp_path):
     trainer = TripletTrainer(Linear(), data, None, config, tmp_path)
     found = trainer.validate(replace(data, dataset=dataset))
     assert found == trainer.validate(expected) != plain
+
+
+def test_images_that_may_show_the_place_of_the_query_are_no_negatives():
+    data = make_data()
+    count = len(data.database)
+    # Two recordings: whether they show the same places is not known.
+    second = np.arange(count) >= count // 2
+    xy_m = data.dataset.database.xy_m + np.outer(second, [1e4, 0.0])
+    database = replace(data.dataset.database, xy_m=xy_m, look_alike=np.zeros(count, np.int64))
+    asked = data.dataset.queries
+    queries = replace(asked, look_alike=np.zeros(len(asked), np.int64))
+    config = replace(CONFIG, mining='random', negatives=count, only_violating=False)
+    vectors = np.zeros((count, DIM), np.float16)
+
+    def negatives(ours, theirs):
+        dataset = replace(data.dataset, queries=ours, database=theirs)
+        miner = Miner(dataset, config)
+        query = int(miner.trainable[0])
+        mined = miner.mine(query, vectors, vectors, np.random.default_rng(0))
+        assert mined is not None
+        return mined.negatives
+
+    assert second[negatives(replace(queries, look_alike=None), database)].any()
+    unlike = replace(database, look_alike=np.ones(count, np.int64))
+    assert second[negatives(queries, unlike)].any()
+    found = negatives(queries, database)
+    assert len(found) and not second[found].any()
 
 
 def test_random_negatives_do_not_depend_on_the_cache():
@@ -331,6 +358,16 @@ def test_two_processes_equal_one(tmp_path):
     np.testing.assert_allclose(losses_in(tmp_path / 'two'), expected, atol=1e-6, rtol=0)
 
 
+def test_equal_recall_at_5_goes_to_the_epoch_with_more_at_1(tmp_path, monkeypatch):
+    trainer = TripletTrainer(Linear(), make_data(), make_data(seed=1), CONFIG, tmp_path)
+    recalls = iter([{1: 0.2, 5: 0.5, 10: 0.9}, {1: 0.4, 5: 0.5, 10: 0.8}, {1: 0.9, 5: 0.4, 10: 1}])
+    monkeypatch.setattr(trainer, 'validate', lambda *_: next(recalls))
+    for epoch in (1, 2, 3):
+        trainer.epoch = epoch
+        trainer._end_of_epoch(0.1, lambda items, **_: items)
+    assert (trainer.best_epoch, trainer.best[:2]) == (1, (0.5, 0.4))
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     trainer = TripletTrainer(Linear(), make_data(), None, CONFIG, tmp_path)
     trainer._save(tmp_path / 'last.safetensors')
@@ -339,7 +376,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('netvlad_ros.training.checkpoint.save_file', full)
+    monkeypatch.setattr('netvlad_ros.tensor_file.save_file', full)
     with pytest.raises(ModelError, match='No space left'):
         trainer._save(tmp_path / 'last.safetensors')
     assert (tmp_path / 'last.safetensors').read_bytes() == before
