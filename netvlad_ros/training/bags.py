@@ -5,7 +5,10 @@
 Several recordings in one folder are one dataset. Whether two of them show the same places is not
 known: pairs between them are neither alike nor different.
 
-Images are written to a folder once, because training reads them in random order. The first part
+Places are told apart by x and y: floors above each other are recordings of their own.
+
+Images are written to a folder once, because training reads them in random order; they are written
+anew when the recording has changed. The first part
 of the frames trains and the rest is held out, without those of a time gap between the two, so
 that no held-out image has a neighbour in time among the training ones. Places that the robot
 comes back to may be in both: they show what the model makes of this environment at another time.
@@ -14,6 +17,7 @@ comes back to may be in both: they show what the model makes of this environment
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+import json
 from pathlib import Path
 from typing import Optional
 
@@ -22,7 +26,7 @@ import numpy as np
 
 from netvlad_ros.config import setting, validate
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import is_recording, open_source
+from netvlad_ros.evaluation.sources import Topics, is_recording, open_source
 from netvlad_ros.training.places import (
     HEADING_DEG,
     LOOK_ALIKE_FROM_M,
@@ -47,7 +51,7 @@ class BagConfig:
     """What the poses of a recording say of its images, and which of them are held out."""
 
     radius_m: float = setting(
-        5.0, 'Images within this distance show one place, beyond twice that two.',
+        5.0, 'Images within this distance, by x and y, show one place, beyond twice that two.',
         unit='m', minimum=0.01, maximum=1000.0,
     )
     angle_deg: float = setting(
@@ -72,7 +76,8 @@ def read_bag(
 
     :param split: 'train' or 'val' by time, or 'all'.
     :param root: folder for the images; by default ``NAME_images`` beside the recording.
-    :raises InputError: the recording has no pose, or too few frames.
+    :raises InputError: the recording has no pose, or too few frames, or the images cannot be
+        written.
     """
     config = config or BagConfig()
     validate(config, 'bag.')
@@ -80,8 +85,9 @@ def read_bag(
         raise InputError(f'split of a recording is {split!r}, allowed: train, val, all')
     if path.name in ('', '..'):  # '.': the folder has a name all the same
         path = path.resolve()
-    root = root or path.with_name(f'{path.stem}_images')
+    root = root or path.with_name(f'{path.name}_images')
     source = open_source(path)
+    written = _Written(root, path, source.topics)
     track = source.ground_truth.poses
     paths: list[Path] = []
     rows: list[tuple[float, float, float, float]] = []
@@ -100,13 +106,14 @@ def read_bag(
         if last is not None and not _moved(row, last):
             continue
         last = row
-        paths.append(_written(root, frame))
+        paths.append(written.image(frame))
         rows.append(row)
     if len(rows) < 2 * _QUERY_EVERY:
         raise InputError(
             f'{str(path)!r} gives {len(rows)} images with a pose, {2 * _QUERY_EVERY} are needed: '
             'does it hold odometry or true poses?'
         )
+    written.is_complete()
     values = np.array(rows)
     images = PlaceImages(
         tuple(paths), values[:, :2].copy(), values[:, 3].copy(), heading_deg=values[:, 2].copy()
@@ -191,12 +198,42 @@ def _moved(
     return distance_m >= STEP_M or turn_deg >= STEP_DEG
 
 
-def _written(root: Path, frame: Frame) -> Path:
-    """Return the frame's image file, written if it is not there yet."""
-    path = root / f'{frame.stamp_ns}.jpg'
-    if not path.is_file():
-        root.mkdir(parents=True, exist_ok=True)
+class _Written:
+    """The images of a recording as files, with a note of what they were written from.
+
+    :param topics: where the images come from; None of a folder.
+    """
+
+    def __init__(self, root: Path, recording: Path, topics: Optional[Topics]) -> None:
+        self._root, self._note = root, root / 'source.json'
+        files = sorted(p for p in recording.rglob('*') if p.is_file()) or [recording]
+        self._source = json.dumps([
+            '' if topics is None else topics.image,
+            [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files],
+        ])
+        self._is_same = self._note.is_file() and self._note.read_text('utf-8') == self._source
+
+    def image(self, frame: Frame) -> Path:
+        """Return the frame's image file, written if it is not there yet."""
+        path = self._root / f'{frame.stamp_ns}.jpg'
+        if self._is_same and path.is_file():
+            return path
         bgr = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
-            raise InputError(f'cannot write {str(path)!r}')
-    return path
+        jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+        self._write(path, jpeg.tobytes())
+        return path
+
+    def is_complete(self) -> None:
+        """Note that the images are those of the recording as it is."""
+        if not self._is_same:
+            self._write(self._note, self._source.encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise InputError(
+                f'cannot write {str(path)!r}: {error}; --images DIR names another folder for the '
+                'images of a recording'
+            ) from error

@@ -26,14 +26,17 @@ _MAY_RISE = ('config.epochs', 'config.steps')
 
 def commit_of_code() -> str:
     """Return the git commit of this package's checkout, '' if it is not one."""
+    root = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
-            ['git', '-C', str(Path(__file__).parent), 'rev-parse', '--short=12', 'HEAD'],
+            ['git', '-C', str(root), 'rev-parse', '--show-toplevel', '--short=12', 'HEAD'],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ''
-    return done.stdout.strip()
+    top, commit = done.stdout.splitlines()
+    # An environment inside somebody's repository is not that repository's code.
+    return commit if Path(top) == root else ''
 
 
 def save_checkpoint(

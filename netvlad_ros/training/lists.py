@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections import Counter
 import csv
 from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any, Optional
-import zipfile
 
 import numpy as np
 
@@ -32,7 +32,11 @@ def read_utm_folder(path: Path, split: str) -> PlaceDataset:
     candidates = (path / 'images' / split, path / split, path)
     base = next((folder for folder in candidates if (folder / 'database').is_dir()), None)
     if base is None:
-        raise InputError(f'{str(path)!r} has no folder {split}/database')
+        raise InputError(
+            f'{str(path)!r} has no folder {split}/database: give the folder of another dataset '
+            "(--val DIR), another split, or --val-split '' to train without validation"
+            if split == 'val' else f'{str(path)!r} has no folder {split}/database'
+        )
     return PlaceDataset(
         name=path.name,
         database=_utm_images(base / 'database'),
@@ -113,7 +117,7 @@ def read_npz(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays: dict[str, Any] = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes the library raise anything
         raise InputError(f'cannot read {str(path)!r}: {error}') from error
     if missing := [key for key in ('utmDb', 'utmQ') if key not in arrays]:
         raise InputError(f'{str(path)!r} lacks {", ".join(missing)}')
@@ -131,7 +135,7 @@ def _npz_images(path: Path, root: Path, arrays: dict[str, Any], which: str) -> P
     listed = arrays.get(f'image{which}')
     text = path.with_name(f'{path.stem}_{which.lower()}.txt')
     if listed is not None:
-        names = [str(name) for name in np.ravel(listed)]
+        names = [os.fsdecode(name) for name in np.ravel(listed).tolist()]
     elif text.is_file():
         with reading(text):
             lines = text.read_text(encoding='utf-8').splitlines()
@@ -188,7 +192,7 @@ def _msls_images(cities: list[Path], side: str) -> PlaceImages:
         for key, row in _csv_by_key(folder / 'postprocessed.csv').items():
             if key not in raw:
                 raise InputError(f'{str(folder)!r}: {key!r} is in postprocessed.csv only')
-            if raw[key].get('pano', 'False') == 'True':
+            if (raw[key].get('pano') or '').lower() in ('true', '1'):
                 continue
             paths.append(folder / 'images' / f'{key}.jpg')
             try:

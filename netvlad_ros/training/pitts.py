@@ -78,11 +78,10 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
 
 def _fields(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path)
-    except (OSError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
+    except Exception as error:  # a damaged file makes the library raise anything
         raise InputError(f'cannot read {str(path)!r}: {error}') from error
     struct = content.get('dbStruct')
     if struct is None or struct.dtype.names is None or struct.size != 1:

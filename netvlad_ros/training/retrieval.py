@@ -27,6 +27,7 @@ from netvlad_ros.errors import InputError
 from netvlad_ros.image_files import is_image
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.training.recall import mean_average_precision
+from netvlad_ros.training.tables import reading
 from netvlad_ros.types import Float32Array, FloatArray
 
 KINDS = ('oxford', 'holidays')
@@ -111,6 +112,8 @@ def judge(
 
 def retrieval_kind(path: Path) -> str:
     """Return 'oxford' or 'holidays', or '' for what is no retrieval set."""
+    if (path / 'images.csv').is_file():
+        return ''
     if path.is_file():
         return 'oxford' if path.suffix == '.mat' and path.stem.startswith('gnd_') else ''
     if not path.is_dir():
@@ -176,7 +179,8 @@ def _read_oxford(path: Path, images: Path) -> RetrievalSet:
     queries: list[int] = []
     boxes, right, junk = [], [], []
     for query in sorted([*path.glob('*_query.txt'), *path.glob('*/*_query.txt')]):
-        fields = query.read_text(encoding='utf-8').split()
+        with reading(query):
+            fields = query.read_text(encoding='utf-8').split()
         if len(fields) != 5:
             raise InputError(f'{str(query)!r} holds {fields}, expected: image x1 y1 x2 y2')
         stem = query.name.removesuffix('_query.txt')
@@ -201,10 +205,8 @@ def _read_oxford(path: Path, images: Path) -> RetrievalSet:
 
 def _rows_of(path: Path, row_of: dict[str, int]) -> IntArray:
     """Return the rows of the images that a list names."""
-    try:
+    with reading(path):
         return _rows(path.read_text(encoding='utf-8').split(), path, row_of)
-    except OSError as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
 
 
 def _rows(names: Sequence[str], source: Path, row_of: dict[str, int]) -> IntArray:
@@ -218,7 +220,6 @@ def _rows(names: Sequence[str], source: Path, row_of: dict[str, int]) -> IntArra
 
 def _read_gnd(path: Path, images: Path) -> RetrievalSet:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, simplify_cells=True)
@@ -228,7 +229,7 @@ def _read_gnd(path: Path, images: Path) -> RetrievalSet:
         right = tuple(_matlab_rows(entry['ok']) for entry in entries)
         junk = tuple(_matlab_rows(entry['junk']) for entry in entries)
         boxes = np.array([entry['bbx'] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    except (OSError, KeyError, TypeError, ValueError, MatReadError, NotImplementedError) as error:
+    except Exception as error:  # a damaged file makes the library raise anything
         raise InputError(
             f'cannot read {str(path)!r} as gnd file with imlist, qidx and gnd(ok, junk, bbx): '
             f'{error!r}'

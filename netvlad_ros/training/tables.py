@@ -37,7 +37,7 @@ def read_csv(path: Path, split: str, root: Optional[Path] = None) -> PlaceDatase
     """
     path = _table_of(path)
     root = root or path.parent
-    rows = [(line, row) for line, row in _rows(path) if row.get('split', split) == split]
+    rows = [(line, row) for line, row in _rows(path) if _is_split(row, split)]
     if not rows:
         raise InputError(f'{str(path)!r} has no row of split {split!r}')
     xy_m = np.array(
@@ -108,6 +108,10 @@ def read_walks(
         positive_radius_m=2.5 * step_m,
         negative_radius_m=5.5 * step_m,
     )
+
+
+def _is_split(row: dict[str, str], split: str) -> bool:
+    return row.get('split', split).strip().lower() == split.lower()
 
 
 @contextmanager

@@ -108,6 +108,28 @@ def test_fine_tuning_shows_recall_before_and_after_on_the_held_out_part(recordin
     assert (run / 'model.safetensors').is_file()
 
 
+def test_images_are_those_of_the_recording_as_it_is(recording, tmp_path):
+    first = read_bag(recording, 'all').all_images().paths
+    before = [path.read_bytes() for path in first]
+    written = first[0].stat().st_mtime_ns
+    assert read_bag(recording, 'val').all_images().paths[0] in first
+    assert first[0].stat().st_mtime_ns == written
+    for path in (recording / 'images').iterdir():
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    again = read_bag(recording, 'all').all_images().paths
+    assert again == first
+    assert all(a.read_bytes() != b for a, b in zip(again, before, strict=True))
+    # Names that differ after a dot only are two recordings.
+    folders = [recording.rename(tmp_path / 'walk.1'), tmp_path / 'walk.2']
+    shutil.copytree(*folders)
+    one, two = (read_bag(folder, 'all').all_images().paths[0].parent for folder in folders)
+    assert one != two
+    shutil.rmtree(two)
+    two.touch()
+    with pytest.raises(InputError, match='--images DIR names another folder'):
+        read_bag(folders[1], 'all')
+
+
 def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
     folder = tmp_path / 'drives'
     for name in ('a', 'b'):

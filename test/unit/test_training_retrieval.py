@@ -159,6 +159,9 @@ def test_holidays_by_file_names_and_a_hand_worked_ranking(tmp_path):
     write_image(tmp_path / 'jpg/100300.jpg', 9)
     with pytest.raises(InputError, match="query '100300' has no other image"):
         open_retrieval(tmp_path)
+    # Images of six digits with a list of their positions are places.
+    (tmp_path / 'images.csv').write_text('path,east_m,north_m\n')
+    assert retrieval_kind(tmp_path) == ''
 
 
 def test_wrong_sets_are_refused_in_one_line(oxford):
@@ -167,6 +170,9 @@ def test_wrong_sets_are_refused_in_one_line(oxford):
     (oxford / 'gt/all_souls_1_good.txt').write_text('all_souls_000099\n')
     with pytest.raises(InputError, match=r'all_souls_1_good.txt: 1 images are missing.*000099'):
         open_retrieval(oxford / 'gt', oxford / 'jpg')
+    (oxford / 'gt/all_souls_1_query.txt').write_bytes(b'\xff 1 2 3 4')
+    with pytest.raises(InputError, match='is not UTF-8'):
+        open_retrieval(oxford)
     (oxford / 'gt/all_souls_1_query.txt').write_text('oxc1_all_souls_000013 1 2 3\n')
     with pytest.raises(InputError, match='expected: image x1 y1 x2 y2'):
         open_retrieval(oxford)
