@@ -14,6 +14,7 @@ from typing import Any, Optional
 from netvlad_ros.evaluation.evaluation import Evaluation
 from netvlad_ros.evaluation.examples import Example, choose_examples
 from netvlad_ros.evaluation.report_json import LABEL_NAMES
+from netvlad_ros.types import ClosureStatus
 
 _MAX_CLOSURE_ROWS = 60
 THRESHOLD_IS = 'search.min_similarity, best match of each query'
@@ -34,7 +35,7 @@ section { background:var(--card); border:1px solid var(--line); border-radius:10
 .tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px;
   margin-top:18px; }
 .tile { background:var(--card); border:1px solid var(--line); border-radius:10px;
-  padding:12px 16px; }
+  padding:12px 16px; overflow-wrap:anywhere; }
 .tile b { display:block; font-size:25px; font-weight:650; letter-spacing:-.02em;
   font-variant-numeric:tabular-nums; }
 .tile span { color:var(--soft); font-size:13px; }
@@ -46,7 +47,7 @@ table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums;
 th, td { text-align:right; padding:5px 7px; border-bottom:1px solid var(--line);
   white-space:nowrap; }
 th { color:var(--soft); font-weight:600; } th:first-child, td:first-child { text-align:left; }
-.pairs { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:14px; }
+.pairs { display:grid; grid-template-columns:repeat(auto-fill,minmax(320px,1fr)); gap:14px; }
 figure { margin:0; border-top:3px solid var(--line); padding-top:8px; }
 figure.right { border-color:var(--right); } figure.wrong { border-color:var(--wrong); }
 figure.missed { border-color:var(--missed); }
@@ -167,7 +168,10 @@ def _tiles(report: Mapping[str, Any]) -> str:
     closures = report['closures']
     tiles = [
         (f'{report["keyframes"]}', f'keyframes of {report["frames"]} frames'),
-        (f'{sum(closures.values())}', 'closures'),
+        (
+            f'{sum(closures.values()) - closures["rejected"]}',
+            f'closures; {closures["rejected"]} more were rejected',
+        ),
     ]
     if report['queries'] is not None:
         tiles += [
@@ -189,7 +193,8 @@ def _tiles(report: Mapping[str, Any]) -> str:
             (percent(report['verified_recall']), 'recall of verified closures'),
         ]
     total = report['latency_ms']['total']['p50']
-    tiles.append(('–' if total is None else f'{total:.0f} ms', 'per keyframe, median'))  # noqa: RUF001
+    shown = '–' if total is None else f'{total:.0f} ms'  # noqa: RUF001
+    tiles.append((shown, 'per keyframe before geometry, median'))
     cells = ''.join(
         f'<div class="tile"><b>{value}</b><span>{escape(what)}</span></div>'
         for value, what in tiles
@@ -267,7 +272,9 @@ def _closures(evaluation: Evaluation) -> str:
     closures, judgement = evaluation.replay.closures, evaluation.judgement
     index_of, frames = evaluation.replay.index_of, evaluation.replay.frame_indices
     rows = []
-    for position, c in enumerate(closures[:_MAX_CLOSURE_ROWS]):
+    taken = [i for i, c in enumerate(closures) if c.status is not ClosureStatus.REJECTED]
+    for position in taken[:_MAX_CLOSURE_ROWS]:
+        c = closures[position]
         label = ''
         if judgement is not None:
             name = LABEL_NAMES[int(judgement.closure_labels[position])]
@@ -280,13 +287,11 @@ def _closures(evaluation: Evaluation) -> str:
             c.transform_kind.name.lower(), f'{c.num_inliers}',
             '' if math.isnan(c.verification_score) else f'{c.verification_score:.1f}', label,
         ])  # fmt: skip
-    if not rows:
-        return '<p>No closure.</p>'
     head = ['query frame', 'match frame', 'rank', 'similarity', 'support', 'status', 'transform',
             'inliers', 'score', 'judged']  # fmt: skip
-    more = len(closures) - len(rows)
-    rest = f'<p class="note">{more} more in closures.csv.</p>' if more > 0 else ''
-    return table(head, rows) + rest
+    more, rejected = len(taken) - len(rows), len(closures) - len(taken)
+    rest = f'<p class="note">{more} more, and {rejected} that were rejected, in closures.csv.</p>'
+    return (table(head, rows) if rows else '<p>No closure.</p>') + rest
 
 
 def _poses(report: Mapping[str, Any]) -> str:
@@ -307,7 +312,10 @@ def _poses(report: Mapping[str, Any]) -> str:
 
 def _timing(report: Mapping[str, Any]) -> str:
     rows = [
-        [step, *(decimal(values[p], 2) for p in ('p50', 'p95', 'p99'))]
+        [
+            'total before verify' if step == 'total' else step,
+            *(decimal(values[p], 2) for p in ('p50', 'p95', 'p99')),
+        ]
         for step, values in report['latency_ms'].items()
     ]
     peak = f'{report["peak_rss_mb"]:.0f} MB'

@@ -62,11 +62,15 @@ def evaluate_source(
     :raises InputError: the source is damaged.
     :raises ConfigError: a protocol setting is wrong.
     """
-    protocol, config = split_protocol({**source.protocol, **overrides}, config)
+    settings = {**source.protocol, **overrides}
+    protocol, config = split_protocol(settings, config)
     check = PlainCheck() if with_baselines else None
     watch = check.watch if check is not None else None
     with threadpool_limits(1, 'blas'):  # as the node does
         result = replay(source, descriptor, config, progress=progress, watch=watch)
+    if source.ground_truth.listed is not None and 'gt_gap_s' not in settings:
+        # Who lists revisits has decided which of them count.
+        protocol = replace(protocol, gt_gap_s=config.search.exclude_s)
     evaluation = evaluate(
         source.name,
         str(source.path),

@@ -364,6 +364,21 @@ def test_stamps_rise(
     assert (rising.seen, dict(rising.skipped.counts)) == (len(stamps_s), skipped)
 
 
+def test_the_default_gap_hides_no_listed_revisit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = 'image,stamp_s\n' + ''.join(f'{i}.png,{5 * i}\n' for i in range(6))
+    folder = sequence_of(tmp_path / 's', frames, revisits_csv=REVISITS)
+    evaluation = evaluate_source(
+        open_source(folder), cast(Descriptor, MeanColour()),
+        from_dict(DetectorConfig, {'verification': {'enabled': False}}),
+        {'keyframes': 'every_frame', 'exclude_s': 4},
+    )  # fmt: skip
+    assert evaluation.judgement is not None and evaluation.protocol.gt_gap_s == 4
+    assert evaluation.judgement.has_revisit.sum() == 2
+    assert 'do not count' not in caplog.text
+
+
 def test_of_a_long_recording_the_matrix_draws_a_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
