@@ -82,6 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ('image', 'odom', 'camera-info', 'depth', 'ground-truth'):
         topics.add_argument(f'--{name}-topic', default='', metavar='TOPIC')
+    topics.add_argument(
+        '--image-is-rectified', action='store_true',
+        help='the images are (image_rect): their camera is P of camera_info, without distortion',
+    )  # fmt: skip
     protocol = parser.add_argument_group(
         'protocol', "what a revisit is; goes before the source's own sequence.yaml"
     )
@@ -118,7 +122,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         image=args.image_topic, camera_info=args.camera_info_topic, odom=args.odom_topic,
         depth=args.depth_topic, ground_truth=args.ground_truth_topic,
     )  # fmt: skip
-    sources = [open_source(path, topics, args.poses) for path in args.sources]
+    sources = [
+        open_source(path, topics, args.poses, args.image_is_rectified) for path in args.sources
+    ]
     name_apart(sources)
     output = prepare_output(args.output, args.overwrite)
     descriptor = load_descriptor(config.descriptor)

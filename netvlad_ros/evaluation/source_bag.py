@@ -17,6 +17,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
+from netvlad_ros.camera_messages import camera_from_message
 from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, Topics
 from netvlad_ros.evaluation.truth import GroundTruth, PoseTrack
@@ -53,10 +54,14 @@ class BagSource:
     """A rosbag2 folder, or a single .mcap or .db3 file.
 
     :param poses: true poses in place of a topic with ground truth.
+    :param image_is_rectified: the camera is that of ``p`` of its CameraInfo.
     :raises InputError: the bag is damaged, or has not the topics that are needed.
     """
 
-    def __init__(self, path: Path, topics: Topics, poses: Optional[PoseTrack] = None) -> None:
+    def __init__(
+        self, path: Path, topics: Topics, poses: Optional[PoseTrack] = None,
+        image_is_rectified: bool = False,
+    ) -> None:
         self.path = path
         self.name = path.resolve().stem
         self.protocol: Mapping[str, Any] = {}
@@ -68,7 +73,7 @@ class BagSource:
             }
             self.topics = self._choose(topics)
             self.frame_count = reader.topics[self.topics.image].msgcount
-            self.camera = self._read_camera(reader)
+            self.camera = self._read_camera(reader, image_is_rectified)
         if poses is not None:
             self.topics = replace(self.topics, ground_truth='')
 
@@ -153,13 +158,17 @@ class BagSource:
     def _have(self) -> str:
         return 'It has: ' + ', '.join(f'{n} ({k})' for n, k in sorted(self._types.items()))
 
-    def _read_camera(self, reader: AnyReader) -> Camera:
+    def _read_camera(self, reader: AnyReader, is_rectified: bool) -> Camera:
         image = next(self._messages(reader, [self.topics.image]), None)
         frame_id = image[1].header.frame_id if image else ''
         camera = Camera(name=frame_id or 'camera', frame_id=frame_id or 'camera_optical')
         if self.topics.camera_info:
             info = next(self._messages(reader, [self.topics.camera_info]), None)
-            camera = _with_calibration(camera, info[1]) if info else camera
+            try:
+                found = camera_from_message(info[1], is_rectified) if info else camera
+                camera = replace(found, name=camera.name, frame_id=camera.frame_id)
+            except InputError as error:
+                logger.warning('%s: not calibrated: %s', self.path, error)
         base = ''
         for topic in (self.topics.ground_truth, self.topics.odom):
             sample = next(self._messages(reader, [topic]), None) if topic and not base else None
@@ -283,15 +292,3 @@ def _true_pose_parts(message: Any) -> tuple[tuple[float, ...], tuple[float, ...]
 def _pose_parts(pose: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     p, q = pose.position, pose.orientation
     return (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)
-
-
-def _with_calibration(camera: Camera, info: Any) -> Camera:
-    """Return the camera with the intrinsics of a CameraInfo; K of zeros means uncalibrated."""
-    K = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
-    return replace(
-        camera,
-        size_wh=(int(info.width), int(info.height)),
-        K=K if K[0, 0] > 0 else None,
-        distortion_model=str(info.distortion_model),
-        distortion=np.asarray(info.d, dtype=np.float64),
-    )

@@ -27,6 +27,7 @@ from netvlad_ros.evaluation.truth import (
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_files import is_image
 from netvlad_ros.image_messages import image_from_message
+from netvlad_ros.loop_closure.geometry.camera_model import check_camera
 from netvlad_ros.types import Camera, Float32Array, Frame, UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -139,13 +140,17 @@ def read_camera_info(path: Path) -> Camera:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
         K = np.asarray(data['camera_matrix']['data'], dtype=np.float64).reshape(3, 3)
         coefficients = data.get('distortion_coefficients', {}).get('data', [])
-        return Camera(
+        camera = Camera(
             name=str(data.get('camera_name', 'camera')),
             size_wh=(int(data['image_width']), int(data['image_height'])),
             K=K,
             distortion_model=str(data.get('distortion_model', '')),
             distortion=np.asarray(coefficients, dtype=np.float64),
         )
+        if not (np.isfinite(K).all() and np.isfinite(camera.distortion).all()):
+            raise ValueError('it is not finite')
+        check_camera(camera)
+        return camera
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'{path} is not a camera calibration: {error!r}') from None
 

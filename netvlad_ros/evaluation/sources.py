@@ -122,12 +122,16 @@ def is_recording(path: Path) -> bool:
 
 
 def open_source(
-    path: Path | str, topics: Topics | None = None, poses: Optional[Path | str] = None
+    path: Path | str,
+    topics: Topics | None = None,
+    poses: Optional[Path | str] = None,
+    image_is_rectified: bool = False,
 ) -> Source:
     """Return the recording at a path.
 
     :param path: rosbag2 folder or file, sequence folder with frames.csv, or image folder.
     :param poses: TUM file with true poses; goes before those that the recording holds.
+    :param image_is_rectified: those of a bag are, as the node's parameter of this name says.
     :raises InputError: nothing at the path can be read; the message says what was expected.
     """
     from netvlad_ros.evaluation.source_folder import (
@@ -143,7 +147,7 @@ def open_source(
     if is_bag(path):
         from netvlad_ros.evaluation.source_bag import BagSource
 
-        return BagSource(path, topics or Topics(), track)
+        return BagSource(path, topics or Topics(), track, image_is_rectified)
     if is_recording(path):
         return SequenceSource(path, track)
     if path.is_dir() and any(map(is_image, path.iterdir())):

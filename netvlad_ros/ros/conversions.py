@@ -17,7 +17,6 @@ from std_msgs.msg import Header
 
 from netvlad_msgs.msg import KeyframeDescriptor, LoopClosureArray, PlaceId
 from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
-from netvlad_ros.errors import InputError
 from netvlad_ros.geometry import pose_from_xyz_quat, xyz_quat_from_pose
 from netvlad_ros.types import (
     Camera,
@@ -72,36 +71,6 @@ def pose_from_msg(pose: Pose) -> Optional[FloatArray]:
     if quat == (0.0, 0.0, 0.0, 0.0):
         return None
     return pose_from_xyz_quat((p.x, p.y, p.z), quat)
-
-
-def camera_from_msg(message: CameraInfo, is_rectified: bool = False) -> Camera:
-    """Return the camera; K of zeros means uncalibrated, as sensor_msgs/CameraInfo defines it.
-
-    The message's matrices are of the full sensor; the camera's are of the images, which may be a
-    part of it (``roi``) and reduced (``binning``).
-
-    :param is_rectified: the images are, so the camera is that of P, without distortion.
-    :raises InputError: the calibration is not finite or its focal length not positive.
-    """
-    matrix = np.reshape(message.p, (3, 4))[:, :3] if is_rectified else message.k
-    K = np.array(matrix, dtype=np.float64).reshape(3, 3)
-    distortion = np.asarray([] if is_rectified else message.d, dtype=np.float64)
-    if not (np.isfinite(K).all() and np.isfinite(distortion).all()):
-        raise InputError(f'camera_info is not finite: k {K.tolist()}, d {distortion.tolist()}')
-    if K[0, 0] < 0 or K[1, 1] < 0:
-        raise InputError(f'camera_info has focal lengths {K[0, 0]}, {K[1, 1]}, must be positive')
-    roi, binning = message.roi, np.maximum([message.binning_x, message.binning_y], 1)
-    size_wh = np.array([roi.width or message.width, roi.height or message.height]) // binning
-    K[:2, 2] -= roi.x_offset, roi.y_offset
-    K[:2] /= binning[:, None]
-    return Camera(
-        name=message.header.frame_id or 'camera',
-        frame_id=message.header.frame_id or 'camera_optical',
-        size_wh=(int(size_wh[0]), int(size_wh[1])),
-        K=K if K[0, 0] > 0 else None,
-        distortion_model=message.distortion_model,
-        distortion=distortion,
-    )
 
 
 def camera_to_msg(camera: Camera, stamp_ns: int) -> CameraInfo:

@@ -15,9 +15,10 @@ from typing import Any, Optional
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image
 
+from netvlad_ros.camera_messages import camera_from_message
 from netvlad_ros.image_messages import depth_from_message, image_from_message
 from netvlad_ros.odometry_buffer import OdometryBuffer
-from netvlad_ros.ros.conversions import camera_from_msg, stamp_ns_from_msg
+from netvlad_ros.ros.conversions import stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.parameters import NodeConfig
 from netvlad_ros.static_transforms import StaticTransforms
@@ -121,7 +122,7 @@ class Intake:
         if key == self._camera_key:
             return
         with self._health.guard('camera_info'):
-            self._camera = camera_from_msg(message, self._config.image_is_rectified)
+            self._camera = camera_from_message(message, self._config.image_is_rectified)
             self._camera_key = key
 
     def on_static_transforms(self, message: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo
 
 from netvlad_msgs.msg import LoopClosure as LoopClosureMsg
+from netvlad_ros.camera_messages import camera_from_message
 from netvlad_ros.errors import InputError
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.ros import conversions
@@ -78,23 +79,32 @@ def test_an_unknown_pose_is_all_zero_and_no_valid_one_is():
 def test_a_camera_survives_the_message_and_zeros_mean_uncalibrated():
     K = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
     camera = Camera('optical', 'optical', (640, 480), K, 'plumb_bob', np.arange(5.0))
-    same(camera, conversions.camera_from_msg(conversions.camera_to_msg(camera, 0)))
-    assert conversions.camera_from_msg(CameraInfo(width=640, height=480)).K is None
+    same(camera, camera_from_message(conversions.camera_to_msg(camera, 0)))
+    assert camera_from_message(CameraInfo(width=640, height=480)).K is None
 
 
 def test_rectified_reduced_and_cut_images_have_the_camera_of_their_pixels():
-    message = CameraInfo(width=640, height=480, d=[0.1] * 5)
+    message = CameraInfo(width=640, height=480, d=[0.1] * 4, distortion_model='equidistant')
     message.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
     message.p = [400.0, 0.0, 310.0, 0.0, 0.0, 410.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    rectified = conversions.camera_from_msg(message, is_rectified=True)
+    rectified = camera_from_message(message, is_rectified=True)
     npt.assert_array_equal(rectified.K, [[400, 0, 310], [0, 410, 230], [0, 0, 1]])
-    assert rectified.distortion.size == 0
+    assert (rectified.distortion_model, rectified.distortion.size) == ('', 0)
     message.roi.x_offset, message.roi.y_offset = 20, 40
     message.roi.width, message.roi.height = 600, 400
     message.binning_x = message.binning_y = 2
-    part = conversions.camera_from_msg(message)
+    part = camera_from_message(message)
     assert part.size_wh == (300, 200)
     npt.assert_array_equal(part.K, [[250, 0, 150], [0, 255, 100], [0, 0, 1]])
+
+
+def test_an_unknown_distortion_model_is_refused():
+    message = CameraInfo(width=640, height=480, distortion_model='double_sphere')
+    message.k[0] = message.k[4] = 500.0
+    message.p[0] = message.p[5] = 400.0
+    with pytest.raises(InputError, match='double_sphere'):
+        camera_from_message(message)
+    assert camera_from_message(message, is_rectified=True).K[0, 0] == 400.0
 
 
 @pytest.mark.parametrize('broken', [float('nan'), -500.0])
@@ -102,4 +112,4 @@ def test_a_broken_calibration_is_refused(broken):
     message = CameraInfo(width=640, height=480)
     message.k[0] = broken
     with pytest.raises(InputError):
-        conversions.camera_from_msg(message)
+        camera_from_message(message)

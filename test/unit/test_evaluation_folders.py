@@ -230,6 +230,22 @@ def test_a_damaged_list_is_one_error(tmp_path: Path, files: dict[str, str], word
         open_source(sequence_of(tmp_path / 's', **files))
 
 
+@pytest.mark.parametrize(
+    ('model', 'focal', 'words'),
+    [('double_sphere', '50', 'double_sphere'), ('plumb_bob', '.nan', 'not finite')],
+)
+def test_a_camera_that_nobody_knows_is_one_error(
+    tmp_path: Path, model: str, focal: str, words: str
+) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES)
+    (folder / 'camera_info.yaml').write_text(
+        f'{{image_width: 96, image_height: 64, distortion_model: {model}, '
+        f'camera_matrix: {{data: [{focal}, 0, 48, 0, 50, 32, 0, 0, 1]}}}}'
+    )
+    with pytest.raises(InputError, match=words):
+        open_source(folder)
+
+
 def test_lists_may_begin_with_the_mark_that_excel_writes(tmp_path: Path) -> None:
     mark = '\ufeff'
     folder = sequence_of(

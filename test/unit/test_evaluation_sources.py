@@ -116,6 +116,20 @@ class BagMaker:
         )  # fmt: skip
         self.write(topic, kind, stamp_ns, message)
 
+    def camera_info(self, distortion_model: str) -> None:
+        """Write the calibration of a sensor of 192x128 whose images are reduced to 96x64."""
+        kind = 'sensor_msgs/msg/CameraInfo'
+        roi = make('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0,
+                   do_rectify=False)  # fmt: skip
+        p = np.array([[90.0, 0, 96, 0], [0, 90, 64, 0], [0, 0, 1, 0]])
+        k = np.array([[100.0, 0, 96], [0, 100, 64], [0, 0, 1]])
+        message = make(
+            kind, header=header(0, 'eye'), height=128, width=192, roi=roi, binning_x=2,
+            binning_y=2, distortion_model=distortion_model, d=np.full(4, 0.1), k=k.ravel(),
+            r=np.eye(3).ravel(), p=p.ravel(),
+        )
+        self.write('/camera_info', kind, 0, message)
+
     def static_transform(self, parent: str, child: str, z: float) -> None:
         """Write a translation along z."""
         kind = 'tf2_msgs/msg/TFMessage'
@@ -169,6 +183,25 @@ def test_a_bag_gives_frames_with_pose_depth_camera_and_truth(bag: Path) -> None:
     poses, known = source.ground_truth.poses.at([S, 50 * S])
     np.testing.assert_allclose(poses[0][0, 3], 2.0)
     assert known.tolist() == [True, False]
+
+
+def test_the_camera_of_a_bag_is_that_of_its_pixels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for model in ('equidistant', 'double_sphere'):
+        maker = BagMaker(tmp_path / model)
+        maker.camera_info(model)
+        maker.image(S, jpeg(1))
+        maker.close()
+    camera = open_source(tmp_path / 'equidistant').camera
+    assert camera.K is not None and camera.frame_id == 'eye'
+    assert (camera.size_wh, camera.K[0, 0], camera.distortion[0]) == ((96, 64), 50.0, 0.1)
+    camera = open_source(tmp_path / 'equidistant', image_is_rectified=True).camera
+    assert camera.K is not None
+    assert (camera.K[0, 0], camera.distortion_model, len(camera.distortion)) == (45.0, '', 0)
+    # As with the node, the drive goes on without calibration.
+    assert open_source(tmp_path / 'double_sphere').camera.K is None
+    assert "distortion model 'double_sphere'" in caplog.text
 
 
 def test_a_topic_can_be_left_out(bag: Path) -> None:

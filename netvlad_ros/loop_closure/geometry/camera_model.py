@@ -37,7 +37,7 @@ def undistort(points_px: npt.ArrayLike, camera: Camera) -> tuple[FloatArray, Boo
     :raises InputError: the camera has no intrinsics or an unknown distortion model.
     """
     points = np.ascontiguousarray(points_px, dtype=np.float64).reshape(-1, 2)
-    K, distortion = _checked(camera)
+    K, distortion = check_camera(camera)
     if not len(points):
         return points, np.zeros(0, dtype=bool)
     if camera.distortion_model == 'equidistant':
@@ -58,7 +58,7 @@ def project(points_xyz: npt.ArrayLike, camera: Camera) -> FloatArray:
     :raises InputError: the camera has no intrinsics or an unknown distortion model.
     """
     points = np.ascontiguousarray(points_xyz, dtype=np.float64).reshape(-1, 1, 3)
-    K, distortion = _checked(camera)
+    K, distortion = check_camera(camera)
     zero = np.zeros(3)
     if camera.distortion_model == 'equidistant':
         pixels, _ = cv2.fisheye.projectPoints(points, zero, zero, K, distortion)
@@ -67,8 +67,11 @@ def project(points_xyz: npt.ArrayLike, camera: Camera) -> FloatArray:
     return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
 
 
-def _checked(camera: Camera) -> tuple[FloatArray, FloatArray]:
-    """Return intrinsics and distortion coefficients as OpenCV takes them."""
+def check_camera(camera: Camera) -> tuple[FloatArray, FloatArray]:
+    """Return intrinsics and distortion coefficients as OpenCV takes them.
+
+    :raises InputError: the camera has no intrinsics or an unknown distortion model.
+    """
     if not is_calibrated(camera):
         raise InputError(f'camera {camera.name!r} has no intrinsics; publish its CameraInfo')
     if camera.distortion_model not in DISTORTION_MODELS:
