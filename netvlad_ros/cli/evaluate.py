@@ -154,7 +154,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         fit = fit_of(evaluations, args.calibrate)
         print(write_summary(evaluations, reports, output, _command(), fit))
     if args.calibrate and fit is None:
-        print('no calibration: it needs two right and two wrong decisions at least')
+        has_truth = any(e.judgement is not None for e in evaluations)
+        why = 'two right and two wrong decisions at least' if has_truth else 'ground truth'
+        print(f'no calibration: it needs {why}')
     if failed:
         raise InputError('; '.join(failed))
     keys = ('name', 'keyframes', 'queries', 'queries_with_revisit', 'recall_at', 'closures',
@@ -169,7 +171,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _compare(first: Path, second: Path) -> dict[str, Any]:
     from netvlad_ros.evaluation.several import compare_table, load_report, text_table
 
-    head, rows = compare_table(load_report(first), load_report(second))
+    reports = load_report(first), load_report(second)
+    try:
+        head, rows = compare_table(*reports)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{first} or {second} is incomplete or of another version ({error!r}): evaluate again'
+        ) from None
     print(text_table(head, rows))
     return {'rows': [dict(zip(head, row, strict=True)) for row in rows]}
 

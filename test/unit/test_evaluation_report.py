@@ -92,12 +92,15 @@ def test_stamps_that_repeat_are_left_out_and_those_out_of_order_are_sorted(
     stamps_s = (0.0, 1.0, 1.0, 2.0, 0.5, 1.5, 3.0)
     rows = [f'{i},{i if i < 5 else i + 1}.png,{stamp_s}' for i, stamp_s in enumerate(stamps_s)]
     (folder / 'frames.csv').write_text('\n'.join(['index,image,stamp_s', *rows]) + '\n')
-    assert main(['evaluate', str(folder), '-o', str(output), '--model', str(model)]) == 0
+    command = ['evaluate', str(folder), '-o', str(output), '--model', str(model)]
+    assert main([*command, '--calibrate', 'similarity']) == 0
     report = json.loads((output / 'report.json').read_text())
     assert (report['frames'], report['keyframes']) == (7, 6)
     assert report['skipped'] == {'stamp not newer than the last': 1}
     assert 'not in order of its stamps' in caplog.text
-    assert re.search(r'no ground truth.* --poses .* --ground-truth-topic', capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r'no ground truth.* --poses .* --ground-truth-topic', printed)
+    assert 'no calibration: it needs ground truth' in printed
 
 
 def test_the_command_writes_everything_and_repeats_itself(
@@ -129,6 +132,11 @@ def test_the_command_writes_everything_and_repeats_itself(
     assert len(sources) >= 8 and all(s.startswith('data:image/') for s in sources)
     assert main(['evaluate', '--compare', *map(str, outputs)]) == 0
     assert 'geometry: recall at 100 % precision' in capsys.readouterr().out
+    partial = json.loads((outputs[0] / 'report.json').read_text())
+    del partial['recall_at']
+    (outputs[0] / 'report.json').write_text(json.dumps(partial))
+    assert main(['evaluate', '--compare', *map(str, outputs)]) == 1
+    assert "another version (KeyError('recall_at'))" in capsys.readouterr().err
 
 
 def test_errors_end_with_one_line(
