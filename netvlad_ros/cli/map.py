@@ -18,10 +18,10 @@ What changes a map writes a new one; the old one is only read.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-import heapq
 from pathlib import Path
+from typing import Optional
 
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.errors import MapError
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     redescribe.add_argument('--model', default='default', help='Bundle or its name.')
     redescribe.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N.')
     redescribe.add_argument(
-        '--source', type=Path, nargs='+',
-        help='Bags or folders with the images of the map; thumbnails stand in for those missing.',
+        '--source', type=Path,
+        help='Bag or folder with the images of the map; without it the thumbnails are used.',
     )
 
 
@@ -156,23 +156,33 @@ def _redescribe(args: argparse.Namespace) -> dict[str, object]:
     from netvlad_ros.keyframes.tools import redescribe
 
     descriptor = load_descriptor(DescriptorConfig(model=args.model, device=args.device))
+    image_of = None if args.source is None else _images_of(args.source)
     with MapReader(args.map) as reader:
         total = reader.count('keyframes')
     bar = progress(range(total), total, 'keyframes', 'describe')
-    images = None if args.source is None else images_of(args.source)
-    report = redescribe(args.map, args.output, descriptor, images, lambda: next(bar, None))
+    report = redescribe(args.map, args.output, descriptor, image_of, lambda: next(bar, None))
     print(
         f'{args.output}: {report.keyframes_after} keyframes with {descriptor.model_id}, '
-        f'{report.from_source} from the source and {report.keyframes_after - report.from_source} '
-        f'from thumbnails, {report.lost} had no image'
+        f'{report.lost} had no image'
     )
     return {'output': str(args.output), 'model_id': descriptor.model_id, **asdict(report)}
 
 
-def images_of(sources: Sequence[Path]) -> Iterator[tuple[int, UInt8Array]]:
-    """Return the stamps and images of all sources in the order of time."""
+def _images_of(source: Path) -> Callable[[int, int], Optional[UInt8Array]]:
+    """Return a function that finds the image of a stamp; keyframes ask in rising order."""
     from netvlad_ros.evaluation.sources import open_source
 
-    streams = [open_source(source).frames() for source in sources]
-    for frame in heapq.merge(*streams, key=lambda frame: frame.stamp_ns):
-        yield frame.stamp_ns, frame.image_rgb
+    frames = open_source(source).frames()
+    passed: dict[int, UInt8Array] = {}
+
+    def image_of(keyframe_id: int, stamp_ns: int) -> Optional[UInt8Array]:
+        for frame in frames:
+            if frame.stamp_ns == stamp_ns:
+                return frame.image_rgb
+            if frame.stamp_ns > stamp_ns:
+                passed.clear()
+                passed[frame.stamp_ns] = frame.image_rgb
+                return None
+        return passed.get(stamp_ns)
+
+    return image_of

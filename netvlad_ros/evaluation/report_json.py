@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 import csv
-from decimal import Decimal
 import io
 import math
 from typing import Any, Optional
@@ -228,7 +227,7 @@ def trajectory_tum(evaluation: Evaluation) -> str:
     if not rows:
         return '# the source has neither odometry nor true poses\n'
     return header + ''.join(
-        f'{Decimal(stamp).scaleb(-9):.9f} {" ".join(_pose_fields(pose))}\n'
+        f'{stamp // _NS_PER_S}.{stamp % _NS_PER_S:09d} {" ".join(_pose_fields(pose))}\n'
         for stamp, pose in rows
     )
 

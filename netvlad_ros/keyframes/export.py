@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import csv
-from decimal import Decimal
 from pathlib import Path
 
 import faiss
 import numpy as np
 
-from netvlad_ros.errors import MapError
 from netvlad_ros.geometry import xyz_quat_from_pose
 from netvlad_ros.keyframes.export_html import write_html
 from netvlad_ros.keyframes.reader import MapReader
@@ -26,11 +24,9 @@ CSV_COLUMNS = (
 def export(folder: Path, kind: str, output: Path) -> int:
     """Write a map in one of the formats of ``FORMATS``; returns the number of keyframes written.
 
-    :raises MapError: there is no map or it is damaged, or the output is inside it.
+    :raises MapError: there is no map or it is damaged.
     :raises OSError: the output cannot be written.
     """
-    if folder.resolve() in output.resolve().parents:
-        raise MapError(f'{output} is inside the map {folder}: choose a file elsewhere')
     with MapReader(folder) as reader:
         output.parent.mkdir(parents=True, exist_ok=True)
         return FORMATS[kind](reader, output)
@@ -63,8 +59,9 @@ def _write_tum(reader: MapReader, output: Path) -> int:
     poses = sorted(_poses(reader.store.keyframes()), key=lambda item: item[0].stamp_ns)
     with output.open('w') as file:
         for keyframe, xyz, quat_xyzw in poses:
+            seconds, rest_ns = divmod(keyframe.stamp_ns, 1_000_000_000)
             values = ' '.join(f'{value:.9g}' for value in (*xyz, *quat_xyzw))
-            file.write(f'{Decimal(keyframe.stamp_ns).scaleb(-9):.9f} {values}\n')
+            file.write(f'{seconds}.{rest_ns:09d} {values}\n')
     return len(poses)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Protocol
@@ -124,44 +124,25 @@ class Describes(Protocol):
         """Return (N, dim) unit descriptors of N images (H, W, 3) uint8 RGB."""
 
 
-@dataclass(frozen=True)
-class RedescribeReport(CopyReport):
-    """What came of a map that was described anew; the rest was described by thumbnails."""
-
-    from_source: int
-
-
 def redescribe(
     folder: Path, target: Path, descriptor: Describes,
-    images: Optional[Iterable[tuple[int, UInt8Array]]] = None,
+    image_of: Optional[Callable[[int, int], Optional[UInt8Array]]] = None,
     on_keyframe: Callable[[], object] = lambda: None,
-) -> RedescribeReport:
+) -> CopyReport:
     """Make a map anew with another model; ids, poses, places and closures stay.
 
-    Keyframes that have no image, there or as a thumbnail, are left out.
+    Keyframes without an image are left out.
 
-    :param images: stamps, rising, and (H, W, 3) uint8 RGB images; thumbnails stand in for those
-        that are missing, and by default for all. Their descriptors are held in memory.
-    :raises MapError: none of the images is of the map, or it has none itself.
+    :param image_of: returns the (H, W, 3) uint8 RGB image of a keyframe id and stamp, or None;
+        by default the stored thumbnail.
     """
-    with (
-        MapReader(folder) as reader,
-        MapWriter(target, descriptor.model_id, descriptor.dim, reader.dtype) as writer,
-    ):
-        described = _Described(reader, descriptor, images, on_keyframe)
-        writer.copy(reader, Selector(descriptor=described))
-        writer.note('redescribe', {'from': folder.name, 'model_before': reader.model_id})
-        before = reader.count('keyframes')
-        if images is not None and not described.from_source:
-            raise MapError(
-                f'no image of the source has the stamp of a keyframe of {folder}: '
-                f'{described.stamps()}'
-            )
-        if before and not writer.keyframes:
-            raise MapError(
-                f'{folder} has no thumbnails: --source names the recordings it was made of'
-            )
-        return RedescribeReport(before, writer.keyframes, described.from_source)
+    with MapReader(folder) as reader:
+        images = image_of or (lambda keyframe_id, _: _thumbnail_image(reader, keyframe_id))
+        with MapWriter(target, descriptor.model_id, descriptor.dim, reader.dtype) as writer:
+            described = _Described(reader, descriptor, images, on_keyframe)
+            writer.copy(reader, Selector(descriptor=described))
+            writer.note('redescribe', {'from': folder.name, 'model_before': reader.model_id})
+            return CopyReport(reader.count('keyframes'), writer.keyframes)
 
 
 class _Described:
@@ -169,45 +150,25 @@ class _Described:
 
     def __init__(
         self, reader: MapReader, descriptor: Describes,
-        images: Optional[Iterable[tuple[int, UInt8Array]]], on_keyframe: Callable[[], object],
+        image_of: Callable[[int, int], Optional[UInt8Array]], on_keyframe: Callable[[], object],
     ) -> None:
-        # A map of several recordings, or of a clock that was set, does not rise by id.
-        order = 'id' if images is None else 'stamp_ns, id'
         self._pending = iter(
-            reader.store.rows(f'SELECT id, stamp_ns FROM keyframes ORDER BY {order}')  # noqa: S608
+            reader.store.rows('SELECT id, stamp_ns FROM keyframes ORDER BY id')
         )
-        self._reader, self._descriptor = reader, descriptor
-        self._images = iter(images or ())
-        self._next = next(self._images, None)
-        self._first_ns = None if self._next is None else self._next[0]
+        self._descriptor, self._image_of = descriptor, image_of
         self._on_keyframe = on_keyframe
         self._done: dict[int, Optional[Float32Array]] = {}
-        self.from_source = 0
 
     def __call__(self, row: Row) -> Optional[Float32Array]:
         while row['id'] not in self._done:
             self._next_batch()
         return self._done.pop(row['id'])
 
-    def stamps(self) -> str:
-        """Return when keyframes and images begin."""
-        rows = self._reader.store.rows('SELECT min(stamp_ns) FROM keyframes')
-        begin = 'there are none' if self._first_ns is None else f'at {self._first_ns / 1e9:.3f} s'
-        return f'keyframes begin at {(rows[0][0] or 0) / 1e9:.3f} s, images: {begin}'
-
-    def _image(self, keyframe_id: int, stamp_ns: int) -> Optional[UInt8Array]:
-        while self._next is not None and self._next[0] < stamp_ns:
-            self._next = next(self._images, None)
-        if self._next is None or self._next[0] != stamp_ns:
-            return _thumbnail_image(self._reader, keyframe_id)
-        self.from_source += 1
-        return self._next[1]
-
     def _next_batch(self) -> None:
         images: dict[int, UInt8Array] = {}
         for keyframe_id, stamp_ns in self._pending:
             self._on_keyframe()
-            image = self._image(keyframe_id, stamp_ns)
+            image = self._image_of(keyframe_id, stamp_ns)
             self._done[keyframe_id] = None
             if image is not None:
                 images[keyframe_id] = image
