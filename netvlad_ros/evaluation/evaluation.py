@@ -150,7 +150,7 @@ def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool)
     declared = {RETRIEVAL: columns[queries, 0]}
     for stage, accepted in _accepted_by_stage(replay).items():
         decisions[stage], declared[stage] = _closure_decisions(
-            replay, truth, accepted, closure_labels, queries, has_revisit, stage
+            replay, accepted, closure_labels, queries, has_revisit, stage
         )
     return Judgement(
         truth=truth,
@@ -195,22 +195,18 @@ def stage_score(closure: LoopClosure, stage: str) -> float:
 
 def _closure_decisions(
     replay: Replay,
-    truth: Truth,
     accepted: list[int],
     closure_labels: Int8Array,
     queries: Int64Array,
     has_revisit: BoolArray,
     stage: str,
 ) -> tuple[Decisions, Int64Array]:
-    """Return the surest accepted closure of each query, of those the protocol lets count."""
+    """Return the surest accepted closure of each query as its decision."""
     index_of = replay.index_of
     best: dict[int, int] = {}
     for position in accepted:
-        closure = replay.closures[position]
-        query, match = (index_of.get(k.id, NO_MATCH) for k in (closure.query, closure.match))
-        if match != NO_MATCH and not truth.allowed[query, match]:
-            continue
-        score = stage_score(closure, stage)
+        query = index_of.get(replay.closures[position].query.id, NO_MATCH)
+        score = stage_score(replay.closures[position], stage)
         held = best.get(query)
         if held is None or score > stage_score(replay.closures[held], stage):
             best[query] = position

@@ -18,7 +18,6 @@ import numpy as np
 from netvlad_ros.config import DetectorConfig
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.rising_stamps import RisingStamps
 from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, Source
 from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure.detector import LoopClosureDetector
@@ -83,12 +82,6 @@ class Replay:
         return {keyframe.id: index for index, keyframe in enumerate(self.keyframes)}
 
 
-def _counted(frames: Iterable[Frame], source: Source) -> Iterator[tuple[int, Frame]]:
-    """Yield frames with their index among the images, damaged ones included."""
-    for count, frame in enumerate(frames):
-        yield count + source.skipped.counts[DAMAGED_IMAGE], frame
-
-
 def replay(
     source: Source,
     descriptor: Descriptor,
@@ -115,14 +108,19 @@ def replay(
     latency_ms: dict[str, list[float]] = {}
     # A verified closure takes the place of the candidate it was.
     closures: dict[tuple[int, int], LoopClosure] = {}
+    frames, last_stamp_ns, not_newer = 0, None, 0
     with KeyframeMap.open(map_path, descriptor.model_id, descriptor.dim, config.map) as store:
         store.begin_session(source.name, source.camera)
         detector = LoopClosureDetector(descriptor, store, config)
         stream: Iterable[Frame] = source.frames()
         if progress is not None:
             stream = progress(stream, source.frame_count, 'frame', source.name)
-        rising = RisingStamps()
-        for index, frame in rising.of(_counted(stream, source)):
+        for frame in stream:
+            frames += 1
+            if last_stamp_ns is not None and frame.stamp_ns <= last_stamp_ns:
+                not_newer += 1
+                continue
+            last_stamp_ns = frame.stamp_ns
             detection = detector.process(frame)
             for closure in (*detection.closures, *detector.verify(detection)):
                 closures[closure.query.id, closure.match.id] = closure
@@ -133,7 +131,7 @@ def replay(
             if watch is not None:
                 watch(len(keyframes), frame)
             keyframes.append(detection.keyframe)
-            frame_indices.append(index)
+            frame_indices.append(frames - 1 + source.skipped.counts[DAMAGED_IMAGE])
             candidates.append(detection.candidates)
             descriptors.append(detection.descriptor)
             pictures.append(picture_jpeg(frame.image_rgb))
@@ -142,6 +140,9 @@ def replay(
         raise InputError(
             f'{source.path} has no usable image: {dict(source.skipped.counts)}; the first: {first}'
         )
+    skipped = dict(source.skipped.counts)
+    if not_newer:
+        skipped['stamp not newer than the last'] = not_newer
     return Replay(
         model_id=descriptor.model_id,
         config=config,
@@ -151,9 +152,9 @@ def replay(
         closures=tuple(sorted(closures.values(), key=lambda c: (c.query.id, c.rank))),
         descriptors=np.stack(descriptors),
         pictures=tuple(pictures),
-        frames=rising.seen,
-        skipped=dict(sorted((source.skipped.counts + rising.skipped.counts).items())),
-        skipped_examples={**source.skipped.examples, **rising.skipped.examples},
+        frames=frames,
+        skipped=dict(sorted(skipped.items())),
+        skipped_examples=dict(source.skipped.examples),
         latency_ms=latency_ms,
         wall_s=time.perf_counter() - started,
         peak_rss_mb=peak_rss_mb(),

@@ -21,13 +21,11 @@ from netvlad_ros.evaluation.evaluation import Evaluation
 from netvlad_ros.evaluation.plots import figures
 from netvlad_ros.evaluation.report_html import to_html
 from netvlad_ros.evaluation.report_json import to_report
-from netvlad_ros.evaluation.rising_stamps import RisingStamps
 from netvlad_ros.evaluation.runner import evaluate_source
 from netvlad_ros.evaluation.several import results_table, text_table
 from netvlad_ros.evaluation.source_folder import read_tum, stamp_ns_from_text
 from netvlad_ros.evaluation.sources import Source, name_apart, open_source
-from netvlad_ros.evaluation.truth import RIGHT, WRONG, allowed_pairs
-from netvlad_ros.types import Frame
+from netvlad_ros.evaluation.truth import allowed_pairs
 
 S = 1_000_000_000
 
@@ -339,45 +337,6 @@ def test_listed_revisits_that_the_gap_hides_are_told(
     protocol = {'keyframes': 'every_frame', 'gt_gap_s': 75}
     evaluate_source(open_source(folder), descriptor, config, protocol)
     assert '1 of 3 listed revisits do not count: they are less than 75 s older' in caplog.text
-
-
-def test_a_closure_that_the_gap_leaves_out_hides_no_other_of_its_query(tmp_path: Path) -> None:
-    # All look alike; of the two matches of frames 4 and 5 the younger one is the surer.
-    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
-    for index in (0, 1, 3, 4, 5):
-        grey = np.full((64, 96, 3), 100 + 20 * index, dtype=np.uint8)
-        cv2.imwrite(str(folder / f'{index}.png'), grey)
-    config = from_dict(
-        DetectorConfig,
-        {'verification': {'enabled': False}, 'consistency': {'min_support': 1}},
-    )
-    protocol = {'keyframes': 'every_frame', 'gt_gap_s': 85}
-    descriptor = cast(Descriptor, MeanColour())
-    judgement = evaluate_source(open_source(folder), descriptor, config, protocol).judgement
-    assert judgement is not None
-    assert judgement.decisions['consistency'].labels.tolist() == [RIGHT, WRONG, RIGHT]
-
-
-@pytest.mark.parametrize(
-    ('stamps_s', 'kept', 'skipped'),
-    [
-        ((0, 1, 2, 3), (0, 1, 2, 3), {}),
-        ((0, 1, 900, 2, 3), (0, 1, 3, 4), {'stamp ahead of the one after it': 1}),
-        ((900, 1, 2), (1, 2), {'stamp ahead of the one after it': 1}),
-        ((0, 1.5, 1.2, 2), (0, 1, 3), {'stamp not newer than the last': 1}),
-        ((0, 1, 1, 2), (0, 1, 3), {'stamp not newer than the last': 1}),
-        # A clock that is set back: what follows is judged from where it was again.
-        ((50, 51, 20, 21, 52), (0, 1, 4), {'stamp not newer than the last': 2}),
-    ],
-)
-def test_stamps_rise(
-    stamps_s: tuple[float, ...], kept: tuple[int, ...], skipped: dict[str, int]
-) -> None:
-    image = np.zeros((4, 4, 3), dtype=np.uint8)
-    frames = [Frame(int(stamp_s * S), image) for stamp_s in stamps_s]
-    rising = RisingStamps()
-    assert tuple(index for index, _ in rising.of(enumerate(frames))) == kept
-    assert (rising.seen, dict(rising.skipped.counts)) == (len(stamps_s), skipped)
 
 
 def test_the_default_gap_hides_no_listed_revisit(
