@@ -150,7 +150,7 @@ def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool)
     declared = {RETRIEVAL: columns[queries, 0]}
     for stage, accepted in _accepted_by_stage(replay).items():
         decisions[stage], declared[stage] = _closure_decisions(
-            replay, accepted, closure_labels, queries, has_revisit, stage
+            replay, accepted, closure_labels, truth, queries, has_revisit, stage
         )
     return Judgement(
         truth=truth,
@@ -197,16 +197,23 @@ def _closure_decisions(
     replay: Replay,
     accepted: list[int],
     closure_labels: Int8Array,
+    truth: Truth,
     queries: Int64Array,
     has_revisit: BoolArray,
     stage: str,
 ) -> tuple[Decisions, Int64Array]:
-    """Return the surest accepted closure of each query as its decision."""
+    """Return the surest accepted closure of each query as its decision.
+
+    Closures that the truth masks are left out, as in retrieval.
+    """
     index_of = replay.index_of
     best: dict[int, int] = {}
     for position in accepted:
-        query = index_of.get(replay.closures[position].query.id, NO_MATCH)
-        score = stage_score(replay.closures[position], stage)
+        closure = replay.closures[position]
+        query, match = index_of.get(closure.query.id), index_of.get(closure.match.id)
+        if query is None or match is None or not truth.allowed[query, match]:
+            continue
+        score = stage_score(closure, stage)
         held = best.get(query)
         if held is None or score > stage_score(replay.closures[held], stage):
             best[query] = position
@@ -219,7 +226,7 @@ def _closure_decisions(
             closure = replay.closures[position]
             scores[row] = stage_score(closure, stage)
             labels[row] = closure_labels[position]
-            declared[row] = index_of.get(closure.match.id, NO_MATCH)
+            declared[row] = index_of[closure.match.id]
     return Decisions(scores, labels, has_revisit), declared
 
 

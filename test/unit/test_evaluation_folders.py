@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 import re
 from typing import cast
@@ -17,8 +18,9 @@ from netvlad_ros.config import DetectorConfig, from_dict
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation import plots
-from netvlad_ros.evaluation.evaluation import Evaluation
+from netvlad_ros.evaluation.evaluation import Evaluation, evaluate
 from netvlad_ros.evaluation.plots import figures
+from netvlad_ros.evaluation.protocol import Protocol
 from netvlad_ros.evaluation.report_html import to_html
 from netvlad_ros.evaluation.report_json import to_report
 from netvlad_ros.evaluation.runner import evaluate_source
@@ -26,6 +28,7 @@ from netvlad_ros.evaluation.several import results_table, text_table
 from netvlad_ros.evaluation.source_folder import read_tum, stamp_ns_from_text
 from netvlad_ros.evaluation.sources import Source, name_apart, open_source
 from netvlad_ros.evaluation.truth import allowed_pairs
+from netvlad_ros.types import LoopClosure
 
 S = 1_000_000_000
 
@@ -321,6 +324,23 @@ def test_listed_revisits_that_the_gap_hides_are_told(
     protocol = {'keyframes': 'every_frame', 'gt_gap_s': 75}
     evaluate_source(open_source(folder), descriptor, config, protocol)
     assert '1 of 3 listed revisits do not count: they are less than 75 s older' in caplog.text
+
+
+def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Path) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    source = open_source(folder)
+    replay = run_over(source).replay
+    last, masked, right = (replay.keyframes[i] for i in (4, 3, 1))
+    closures = tuple(
+        LoopClosure(last, match, similarity, 'mean@0', consistency=9)
+        for match, similarity in ((masked, 0.9), (right, 0.5))
+    )
+    replay = dataclasses.replace(replay, closures=closures)
+    protocol = Protocol(gt_gap_s=75.0)
+    judgement = evaluate('s', '', replay, source.ground_truth, protocol).judgement
+    assert judgement is not None
+    assert judgement.declared['consistency'].tolist() == [-1, -1, 1]
+    assert judgement.decisions['consistency'].judged.all()
 
 
 def test_of_a_long_recording_the_matrix_draws_a_part(
