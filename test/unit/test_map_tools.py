@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import csv
 from dataclasses import replace
+import errno
 import json
 import math
 from pathlib import Path
@@ -22,7 +23,7 @@ from scipy.spatial.transform import Rotation
 from netvlad_ros import descriptor
 from netvlad_ros.cli import map as map_command
 from netvlad_ros.errors import InputError, MapError
-from netvlad_ros.keyframes import KeyframeMap, MapConfig
+from netvlad_ros.keyframes import KeyframeMap, MapConfig, export
 from netvlad_ros.keyframes.prune import prune
 from netvlad_ros.keyframes.tools import redescribe
 from netvlad_ros.keyframes.verify import verify
@@ -296,6 +297,32 @@ def test_info_and_exports(tmp_path: Path) -> None:
     assert page.count('"jpeg": "/9j/') == 30 and page.count('"status": 2') == 15
     with pytest.raises(MapError, match='cannot write'):
         netvlad_map('export', folder, '--format', 'csv', '--output', folder)
+
+
+def test_an_export_overwrites_no_map_and_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / 'map', tmp_path / 'out.csv'
+    make_map(folder)
+    make_map(tmp_path / 'other', 4)
+    (tmp_path / 'link').symlink_to(folder / 'map.sqlite')
+    outputs = ('map/map.sqlite', 'map/sub/out.csv', 'other/map.sqlite', 'link')
+    for output in outputs:
+        with pytest.raises(MapError, match='lies in the folder of a map'):
+            netvlad_map('export', folder, '--format', 'csv', '--output', tmp_path / output)
+    assert verify(folder).faults == () and verify(tmp_path / 'other').faults == ()
+    netvlad_map('export', folder, '--format', 'csv', '--output', out)
+    written = out.read_bytes()
+
+    def write_half(reader: object, output: Path) -> int:
+        output.write_text('id,')
+        raise OSError(errno.ENOSPC, 'the disk is full')
+
+    monkeypatch.setitem(export.FORMATS, 'csv', write_half)
+    with pytest.raises(MapError, match='the disk is full'):
+        netvlad_map('export', folder, '--format', 'csv', '--output', out)
+    assert out.read_bytes() == written
+    assert {path.name for path in tmp_path.iterdir()} == {'map', 'other', 'link', 'out.csv'}
 
 
 def test_merge_keeps_sessions_apart_and_counts_ids_on(tmp_path: Path) -> None:
