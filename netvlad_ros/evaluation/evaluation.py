@@ -109,7 +109,9 @@ def evaluate(
     """Judge a replay."""
     similarity = replay.descriptors @ replay.descriptors.T
     exclude_s = replay.config.search.exclude_s
-    truth = truth_of_keyframes(ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera)
+    truth = truth_of_keyframes(
+        ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera, replay.times_ns
+    )
     listed = ground_truth.listed is not None
     poses = ground_truth.poses
     if truth is not None and poses is not None and replay.stamps_ns and not truth.known.any():

@@ -161,14 +161,16 @@ def truth_of_keyframes(
     protocol: Protocol,
     exclude_s: float,
     T_base_camera: Optional[FloatArray] = None,
+    times_ns: Optional[Sequence[int]] = None,
 ) -> Optional[Truth]:
     """Return the truth of keyframes with the given stamps, None where nothing is known.
 
     :param exclude_s: what the search leaves out; the mask is the longer of this and the gap.
     :param T_base_camera: turns true base poses into camera poses; None if unknown.
+    :param times_ns: as ``Replay`` has them, to mask by; the stamps if not given.
     """
     gap_s = max(protocol.gt_gap_s, exclude_s)
-    allowed = allowed_pairs(stamps_ns, gap_s)
+    allowed = allowed_pairs(stamps_ns if times_ns is None else times_ns, gap_s)
     listed_labels = None
     if ground_truth.listed is not None:
         listed_labels = labels_from_list(ground_truth.listed, stamps_ns)

@@ -95,7 +95,7 @@ def test_stamps_that_repeat_are_left_out_and_those_out_of_order_are_sorted(
     assert main(['evaluate', str(folder), '-o', str(output), '--model', str(model)]) == 0
     report = json.loads((output / 'report.json').read_text())
     assert (report['frames'], report['keyframes']) == (7, 6)
-    assert report['skipped'] == {'stamp not newer than the last': 1}
+    assert report['skipped'] == {'image stamp not newer': 1}
     assert 'not in order of its stamps' in caplog.text
     assert re.search(r'no ground truth.* --poses .* --ground-truth-topic', capsys.readouterr().out)
 
