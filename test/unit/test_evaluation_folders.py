@@ -62,6 +62,11 @@ def run_over(source: Source) -> Evaluation:
     return evaluate_source(source, descriptor, config, {'keyframes': 'every_frame'})
 
 
+def pairs(count: int) -> tuple[np.ndarray, ...]:
+    """Return the indices of every query and match."""
+    return np.ix_(range(count), range(count))
+
+
 def sequence_of(folder: Path, frames: str, **files: str) -> Path:
     """Write a sequence of the images 0.png to 5.png, where 2.png is damaged."""
     folder.mkdir()
@@ -313,7 +318,7 @@ def test_revisits_of_a_query_on_two_rows_and_of_doubled_stamps_are_kept(tmp_path
     judgement = run_over(open_source(folder)).judgement
     assert judgement is not None
     # Keyframes are the frames 0, 1, 3 and 5: 2 is damaged and 4 has the stamp of 3.
-    assert np.argwhere(judgement.truth.labels == 1).tolist() == [[2, 0], [2, 1], [3, 2]]
+    assert np.argwhere(judgement.truth.labels(*pairs(4)) == 1).tolist() == [[2, 0], [2, 1], [3, 2]]
 
 
 class Seconds:
@@ -369,11 +374,12 @@ def test_pairs_are_masked_by_the_time_between_them_though_a_clock_was_set() -> N
         GroundTruth(track), stamps_ns, Protocol(), 0.0, times_ns=times_ns
     )
     assert truth is not None
-    assert truth.allowed.tolist() == [[False] * 3, [True, False, False], [True, False, False]]
+    counted = [[False] * 3, [True, False, False], [True, False, False]]
+    assert truth.allowed(*pairs(3)).tolist() == counted
 
 
 def test_no_keyframe_is_a_revisit_of_itself() -> None:
-    allowed = allowed_pairs([0, 1, 2 * S], 0.0)
+    allowed = allowed_pairs([0, 1, 2 * S], 0.0)(*pairs(3))
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
 
 
