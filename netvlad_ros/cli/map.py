@@ -13,19 +13,20 @@ What changes a map writes a new one; the old one is only read.
   netvlad map prune week_map --keep 5000 --output small_map
   netvlad map redescribe old_map --model default --output new_map
   netvlad map redescribe old_map --model default --source drive.mcap --output new_map
+  netvlad map redescribe week_map --source monday/ --source tuesday/ --output new_map
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+import itertools
 from pathlib import Path
-from typing import Optional
 
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.errors import MapError
-from netvlad_ros.types import UInt8Array
+from netvlad_ros.types import Frame
 
 _FORMATS = ('csv', 'tum', 'npz', 'faiss', 'html')
 
@@ -62,9 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     redescribe.add_argument('--model', default='default', help='Bundle or its name.')
     redescribe.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N.')
     redescribe.add_argument(
-        '--source', type=Path,
-        help='Bag or folder with the images of the map; without it the thumbnails are used.',
+        '--source', type=Path, action='append', metavar='SOURCE',
+        help='Bag, or folder with frames.csv, that the map was made of; may be repeated. '
+        'A keyframe that none has is described by its thumbnail.',
     )
+    redescribe.add_argument('--image-topic', default='', help='Where a bag has several.')
 
 
 def run(args: argparse.Namespace) -> dict[str, object]:
@@ -156,33 +159,29 @@ def _redescribe(args: argparse.Namespace) -> dict[str, object]:
     from netvlad_ros.keyframes.tools import redescribe
 
     descriptor = load_descriptor(DescriptorConfig(model=args.model, device=args.device))
-    image_of = None if args.source is None else _images_of(args.source)
+    frames = None if args.source is None else _frames_of(args.source, args.image_topic)
     with MapReader(args.map) as reader:
         total = reader.count('keyframes')
     bar = progress(range(total), total, 'keyframes', 'describe')
-    report = redescribe(args.map, args.output, descriptor, image_of, lambda: next(bar, None))
+    report = redescribe(args.map, args.output, descriptor, frames, lambda: next(bar, None))
     print(
         f'{args.output}: {report.keyframes_after} keyframes with {descriptor.model_id}, '
+        f'{report.from_source} by images of the source, {report.from_thumbnails} by thumbnails; '
         f'{report.lost} had no image'
     )
     return {'output': str(args.output), 'model_id': descriptor.model_id, **asdict(report)}
 
 
-def _images_of(source: Path) -> Callable[[int, int], Optional[UInt8Array]]:
-    """Return a function that finds the image of a stamp; keyframes ask in rising order."""
-    from netvlad_ros.evaluation.sources import open_source
+def _frames_of(sources: Sequence[Path], image_topic: str) -> Iterator[Frame]:
+    """Return the frames of all sources, one after the other.
 
-    frames = open_source(source).frames()
-    passed: dict[int, UInt8Array] = {}
+    :raises InputError: a source cannot be read.
+    """
+    from netvlad_ros.evaluation.sources import Topics, open_source
 
-    def image_of(keyframe_id: int, stamp_ns: int) -> Optional[UInt8Array]:
-        for frame in frames:
-            if frame.stamp_ns == stamp_ns:
-                return frame.image_rgb
-            if frame.stamp_ns > stamp_ns:
-                passed.clear()
-                passed[frame.stamp_ns] = frame.image_rgb
-                return None
-        return passed.get(stamp_ns)
-
-    return image_of
+    # Only images are asked for: what else a bag has need not be found or sound.
+    topics = Topics(
+        image_topic, camera_info='none', odom='none', depth='none', ground_truth='none'
+    )
+    opened = [open_source(path, topics) for path in sources]
+    return itertools.chain.from_iterable(source.frames() for source in opened)

@@ -92,11 +92,11 @@ def baselines(evaluation: Evaluation, check: PlainCheck) -> dict[str, StageResul
     labels = np.full(len(judgement.queries), WRONG, dtype=np.int8)
     for row, query in enumerate(judgement.queries):
         for rank in range(CANDIDATES):
-            match = int(judgement.matches[query, rank])
+            match = int(judgement.ranking.matches[query, rank])
             if match == NO_MATCH:
                 break
             count = check.inliers(int(query), match)
             if count > max(scores[row], 0.0):
-                scores[row], labels[row] = count, judgement.labels[query, rank]
+                scores[row], labels[row] = count, judgement.ranking.labels[query, rank]
     plain = Decisions(scores, labels, judgement.has_revisit)
     return {PEERS_RULE: judge(judgement.decisions[RETRIEVAL]), PLAIN_CHECK: judge(plain)}

@@ -91,7 +91,8 @@ def agrees(kind: TransformKind, error: PoseError) -> bool:
 
 def label_closure(closure: LoopClosure, truth: Truth, query: int, match: int) -> np.int8:
     """Return RIGHT, WRONG or NEITHER for a closure between two keyframe indices."""
-    if not truth.allowed[query, match]:
+    pair = np.asarray([query]), np.asarray([match])
+    if not truth.allowed(*pair)[0]:
         return NEITHER
     measured = closure.transform_kind in (TransformKind.METRIC, TransformKind.UP_TO_SCALE)
     if closure.status is ClosureStatus.VERIFIED and measured:
@@ -99,7 +100,7 @@ def label_closure(closure: LoopClosure, truth: Truth, query: int, match: int) ->
         if T_true is not None:
             right = agrees(closure.transform_kind, pose_error(closure, T_true))
             return RIGHT if right else WRONG
-    return np.int8(truth.labels[query, match])
+    return np.int8(truth.labels(*pair)[0])
 
 
 def label_closures(

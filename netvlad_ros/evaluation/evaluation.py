@@ -24,13 +24,12 @@ from netvlad_ros.evaluation.metrics import (
     Interval,
     PrCurve,
     StageResult,
-    labels_of,
-    rank_matches,
     recall_at,
     recall_at_1,
     top_k_precision_recall,
 )
 from netvlad_ros.evaluation.protocol import Protocol
+from netvlad_ros.evaluation.ranking import Ranking, rank
 from netvlad_ros.evaluation.replay import Replay
 from netvlad_ros.evaluation.thresholds import bootstrap, judge
 from netvlad_ros.evaluation.truth import (
@@ -44,7 +43,7 @@ from netvlad_ros.evaluation.truth import (
     Truth,
     truth_of_keyframes,
 )
-from netvlad_ros.types import ClosureStatus, Float32Array, FloatArray, LoopClosure
+from netvlad_ros.types import ClosureStatus, FloatArray, LoopClosure
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +55,6 @@ class Judgement:
     """What ground truth says of a replay; rows are keyframes, Q of them are queries.
 
     :param queries: (Q,) indices of keyframes that have an allowed older keyframe.
-    :param matches: (N, depth) ranked matches, scores and labels in the arrays beside it.
     :param closure_labels: RIGHT, WRONG or NEITHER of each closure of the replay.
     :param decisions: of each stage, over the queries.
     :param declared: index of the match each stage declared for each query, NO_MATCH if none.
@@ -65,9 +63,7 @@ class Judgement:
     truth: Truth
     queries: Int64Array
     has_revisit: BoolArray
-    matches: Int64Array
-    scores: FloatArray
-    labels: Int8Array
+    ranking: Ranking
     closure_labels: Int8Array
     decisions: Mapping[str, Decisions]
     declared: Mapping[str, Int64Array]
@@ -92,7 +88,6 @@ class Evaluation:
     replay: Replay
     protocol: Protocol
     ground_truth: GroundTruth
-    similarity: Float32Array
     judgement: Optional[Judgement]
     topics: Mapping[str, str] = field(default_factory=dict)
     baselines: Mapping[str, StageResult] = field(default_factory=dict)
@@ -107,9 +102,10 @@ def evaluate(
     T_base_camera: Optional[FloatArray] = None,
 ) -> Evaluation:
     """Judge a replay."""
-    similarity = replay.descriptors @ replay.descriptors.T
     exclude_s = replay.config.search.exclude_s
-    truth = truth_of_keyframes(ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera)
+    truth = truth_of_keyframes(
+        ground_truth, replay.stamps_ns, protocol, exclude_s, T_base_camera, replay.times_ns
+    )
     listed = ground_truth.listed is not None
     poses = ground_truth.poses
     if truth is not None and poses is not None and replay.stamps_ns and not truth.known.any():
@@ -117,8 +113,8 @@ def evaluate(
             '%s: no keyframe has a true pose: the poses are of %s, the keyframes of %s',
             name, _span(poses.stamps_ns.tolist()), _span(replay.stamps_ns),
         )  # fmt: skip
-    judgement = None if truth is None else _judge(replay, similarity, truth, listed)
-    return Evaluation(name, source, replay, protocol, ground_truth, similarity, judgement)
+    judgement = None if truth is None else _judge(replay, truth, listed)
+    return Evaluation(name, source, replay, protocol, ground_truth, judgement)
 
 
 def _span(stamps_ns: Sequence[int]) -> str:
@@ -126,7 +122,7 @@ def _span(stamps_ns: Sequence[int]) -> str:
     return f'{stamps_ns[0] / 1e9:.3f} to {stamps_ns[-1] / 1e9:.3f} s'
 
 
-def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool) -> Judgement:
+def _judge(replay: Replay, truth: Truth, listed: bool) -> Judgement:
     """Return the judgement.
 
     :param listed: revisits are listed by frame: a query needs no pose.
@@ -136,37 +132,33 @@ def _judge(replay: Replay, similarity: Float32Array, truth: Truth, listed: bool)
         [(index_of[c.keyframe_id], c.similarity) for c in row if c.keyframe_id in index_of]
         for row in replay.candidates
     ]
-    columns, scores = rank_matches(similarity, truth.allowed, returned, max(RECALL_AT))
-    labels = labels_of(truth.labels, columns)
-    is_query = truth.allowed.any(axis=1)
-    if not listed:
-        is_query &= truth.known
+    ranking = rank(replay.descriptors, truth, returned, max(RECALL_AT))
+    is_query = ranking.has_older if listed else ranking.has_older & truth.known
     queries = np.flatnonzero(is_query).astype(np.int64)
-    has_revisit = ((truth.labels == RIGHT) & truth.allowed).any(axis=1)[queries]
+    scores, labels = ranking.scores[queries], ranking.labels[queries]
+    has_revisit = ranking.best_right[queries] != NO_MATCH
     closure_labels = label_closures(replay.closures, truth, index_of)
     decisions = {
-        RETRIEVAL: Decisions(scores[queries, 0], labels[queries, 0], has_revisit),
+        RETRIEVAL: Decisions(scores[:, 0], labels[:, 0], has_revisit),
     }
-    declared = {RETRIEVAL: columns[queries, 0]}
+    declared = {RETRIEVAL: ranking.matches[queries, 0]}
     for stage, accepted in _accepted_by_stage(replay).items():
         decisions[stage], declared[stage] = _closure_decisions(
-            replay, accepted, closure_labels, queries, has_revisit, stage
+            replay, accepted, closure_labels, truth, queries, has_revisit, stage
         )
     return Judgement(
         truth=truth,
         queries=queries,
         has_revisit=has_revisit,
-        matches=columns,
-        scores=scores,
-        labels=labels,
+        ranking=ranking,
         closure_labels=closure_labels,
         decisions=decisions,
         declared=declared,
         stages={stage: judge(made) for stage, made in decisions.items()},
-        recall_at=recall_at(labels[queries], has_revisit),
+        recall_at=recall_at(labels, has_revisit),
         recall_at_1=bootstrap(decisions[RETRIEVAL], recall_at_1),
         top_k={
-            str(k): top_k_precision_recall(labels[queries], scores[queries], has_revisit, k)
+            str(k): top_k_precision_recall(labels, scores, has_revisit, k)
             for k in RECALL_AT
         },
         pose_errors=tuple(metric_pose_errors(replay.closures, truth, index_of)),
@@ -197,16 +189,25 @@ def _closure_decisions(
     replay: Replay,
     accepted: list[int],
     closure_labels: Int8Array,
+    truth: Truth,
     queries: Int64Array,
     has_revisit: BoolArray,
     stage: str,
 ) -> tuple[Decisions, Int64Array]:
-    """Return the surest accepted closure of each query as its decision."""
+    """Return the surest accepted closure of each query as its decision.
+
+    Closures that the truth masks are left out, as in retrieval.
+    """
     index_of = replay.index_of
     best: dict[int, int] = {}
     for position in accepted:
-        query = index_of.get(replay.closures[position].query.id, NO_MATCH)
-        score = stage_score(replay.closures[position], stage)
+        closure = replay.closures[position]
+        query, match = index_of.get(closure.query.id), index_of.get(closure.match.id)
+        if query is None or match is None:
+            continue
+        if not truth.allowed(np.asarray(query), np.asarray(match)):
+            continue
+        score = stage_score(closure, stage)
         held = best.get(query)
         if held is None or score > stage_score(replay.closures[held], stage):
             best[query] = position
@@ -219,7 +220,7 @@ def _closure_decisions(
             closure = replay.closures[position]
             scores[row] = stage_score(closure, stage)
             labels[row] = closure_labels[position]
-            declared[row] = index_of.get(closure.match.id, NO_MATCH)
+            declared[row] = index_of[closure.match.id]
     return Decisions(scores, labels, has_revisit), declared
 
 
@@ -244,15 +245,15 @@ def candidate_precision(replay: Replay, truth: Truth, threshold: float) -> tuple
     match of each says nothing of the others. NaN where none is judged.
     """
     index_of = replay.index_of
-    labels = [
-        truth.labels[query, index_of[c.keyframe_id]]
+    pairs = [
+        (query, index_of[c.keyframe_id])
         for query, row in enumerate(replay.candidates)
         for c in row
-        if c.similarity >= threshold
-        and c.keyframe_id in index_of
-        and truth.allowed[query, index_of[c.keyframe_id]]
+        if c.similarity >= threshold and c.keyframe_id in index_of
     ]
-    right, judged = labels.count(RIGHT), len(labels) - labels.count(NEITHER)
+    queries, matches = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    labels = truth.labels(queries, matches)[truth.allowed(queries, matches)]
+    right, judged = int((labels == RIGHT).sum()), int((labels != NEITHER).sum())
     return (right / judged if judged else math.nan), judged
 
 

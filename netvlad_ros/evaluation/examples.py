@@ -79,12 +79,11 @@ def _missed(evaluation: Evaluation, judgement: Judgement, stage: str) -> tuple[E
     made = judgement.decisions[stage]
     threshold = acting_threshold(evaluation, stage)
     found = (made.labels == RIGHT) & (made.scores >= threshold)
-    truth, candidates = judgement.truth, []
+    ranking, candidates = judgement.ranking, []
     for row in np.flatnonzero(made.has_revisit & made.judged & ~found):
         query = int(judgement.queries[int(row)])
-        right = np.flatnonzero((truth.labels[query] == RIGHT) & truth.allowed[query])
-        best = int(right[np.argmax(evaluation.similarity[query, right])])
-        candidates.append((float(evaluation.similarity[query, best]), query, best, int(row)))
+        best, similarity = ranking.best_right[query], ranking.best_right_similarity[query]
+        candidates.append((float(similarity), query, int(best), int(row)))
     candidates.sort(key=lambda item: (-item[0], item[1]))
     out: list[Example] = []
     for similarity, query, best, position in candidates:

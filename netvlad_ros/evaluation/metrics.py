@@ -204,12 +204,13 @@ def rank_matches(
     returned: Sequence[Sequence[tuple[int, float]]],
     depth: int,
 ) -> tuple[Int64Array, FloatArray]:
-    """Return the best matches of each keyframe: (N, depth) columns and scores.
+    """Return the best matches of some keyframes: (R, depth) columns and scores.
 
     What the detector returned comes first, in its order; where it returned fewer than ``depth``
     the list goes on with the most similar of the rest. Pairs that are not allowed are left out.
     Missing places hold NO_MATCH and -inf.
 
+    :param similarity: (R, N) of these keyframes and all; ``allowed`` likewise.
     :param returned: by keyframe, (column, score) of the detector's candidates, best first.
     """
     count = len(similarity)
@@ -220,8 +221,11 @@ def rank_matches(
         if len(best) < depth:
             left = allowed[row].copy()
             left[[c for c, _ in best]] = False
-            free = np.flatnonzero(left)
-            order = np.argsort(-similarity[row, free], kind='stable')[: depth - len(best)]
+            free, missing = np.flatnonzero(left), depth - len(best)
+            if len(free) > missing:  # sorting all would take most of the time
+                least = np.partition(similarity[row, free], -missing)[-missing]
+                free = free[similarity[row, free] >= least]
+            order = np.argsort(-similarity[row, free], kind='stable')[:missing]
             best += [(int(c), float(similarity[row, c])) for c in free[order]]
         for rank, (column, value) in enumerate(best):
             columns[row, rank], scores[row, rank] = column, value
@@ -229,7 +233,7 @@ def rank_matches(
 
 
 def labels_of(labels: Int8Array, columns: Int64Array) -> Int8Array:
-    """Return (N, depth) labels of ranked columns; WRONG where there is no match."""
+    """Return (R, depth) labels of ranked columns of (R, N); WRONG where there is no match."""
     picked = np.take_along_axis(labels, np.maximum(columns, 0), axis=1)
     return np.where(columns == NO_MATCH, WRONG, picked).astype(np.int8)
 

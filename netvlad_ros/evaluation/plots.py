@@ -181,7 +181,9 @@ def matrix_figure(evaluation: Evaluation) -> Figure:
     judgement = evaluation.judgement
     count = len(evaluation.replay.keyframes)
     step = max(1, math.ceil(count / MATRIX_SIDE))
-    similarity = evaluation.similarity[::step, ::step]
+    drawn = np.arange(0, count, step)
+    descriptors = evaluation.replay.descriptors[drawn]
+    similarity = descriptors @ descriptors.T
     extent = (-0.5, count - 0.5, count - 0.5, -0.5)
     figure = Figure(figsize=(10.6 if judgement else 5.6, 4.9), layout='constrained')
     panels = figure.subplots(1, 2 if judgement else 1, squeeze=False)[0]
@@ -194,8 +196,8 @@ def matrix_figure(evaluation: Evaluation) -> Figure:
     figure.colorbar(image, ax=panels[0], shrink=0.8, label='similarity')
     panels[0].set_title('similarity of keyframes', fontsize=10)
     if judgement is not None:
-        allowed = judgement.truth.allowed[::step, ::step]
-        labels = judgement.truth.labels[::step, ::step]
+        pairs = drawn[:, None], drawn[None]
+        allowed, labels = judgement.truth.allowed(*pairs), judgement.truth.labels(*pairs)
         picture = np.ones((*allowed.shape, 3))
         picture[~allowed] = 0.93
         picture[allowed & (labels == NEITHER)] = (0.84, 0.88, 0.93)

@@ -21,6 +21,7 @@ from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, Source
 from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure.detector import LoopClosureDetector
+from netvlad_ros.served_stamps import NS_PER_S, TIME_JUMP_S, ServedStamps, StampVerdict
 from netvlad_ros.types import (
     Candidate,
     Float32Array,
@@ -34,6 +35,8 @@ from netvlad_ros.types import (
 _NO_TIME_BUDGET_S = 60.0
 _PICTURE_WIDTH_PX = 320
 _JPEG_QUALITY = 85
+# Longer than any gap of a protocol.
+_BETWEEN_DRIVES_NS = 10**7 * NS_PER_S
 
 Progress = Callable[[Iterable[Frame], Optional[int], str, str], Iterator[Frame]]
 
@@ -48,6 +51,8 @@ class Replay:
     :param closures: in their final state, by query and rank.
     :param descriptors: (N, D) float32 unit rows.
     :param pictures: reduced JPEGs of the keyframes, to look at.
+    :param times_ns: rising where the clock was set back, by which the time between keyframes
+        is judged; else the stamps.
     :param latency_ms: by step, one value per keyframe.
     """
 
@@ -59,6 +64,7 @@ class Replay:
     closures: tuple[LoopClosure, ...]
     descriptors: Float32Array
     pictures: tuple[bytes, ...]
+    times_ns: tuple[int, ...]
     frames: int
     skipped: Mapping[str, int]
     skipped_examples: Mapping[str, str]
@@ -105,10 +111,11 @@ def replay(
     candidates: list[tuple[Candidate, ...]] = []
     descriptors: list[Float32Array] = []
     pictures: list[bytes] = []
+    times_ns: list[int] = []
     latency_ms: dict[str, list[float]] = {}
     # A verified closure takes the place of the candidate it was.
     closures: dict[tuple[int, int], LoopClosure] = {}
-    frames, last_stamp_ns, not_newer = 0, None, 0
+    frames, stamps, clock = 0, ServedStamps(), _Clock()
     with KeyframeMap.open(map_path, descriptor.model_id, descriptor.dim, config.map) as store:
         store.begin_session(source.name, source.camera)
         detector = LoopClosureDetector(descriptor, store, config)
@@ -117,10 +124,22 @@ def replay(
             stream = progress(stream, source.frame_count, 'frame', source.name)
         for frame in stream:
             frames += 1
-            if last_stamp_ns is not None and frame.stamp_ns <= last_stamp_ns:
-                not_newer += 1
+            # A recording has no other clock than its stamps: a leap ahead is a pause.
+            arrived_s = frame.stamp_ns / NS_PER_S
+            verdict = stamps.judge(frame.stamp_ns, arrived_s, TIME_JUMP_S)
+            if verdict.problem:
+                kept = ' (image kept)' if verdict.serves else ''
+                source.skipped.add(verdict.problem + kept, verdict.text)
+            if not verdict.serves:
                 continue
-            last_stamp_ns = frame.stamp_ns
+            if verdict.begins_session:
+                store.begin_session(source.name, source.camera)
+                detector.new_session(verdict.clock_step_ns)
+                stamps.clear()
+            elif verdict.clock_step_ns is not None:
+                detector.step_clock(verdict.clock_step_ns)
+            stamps.add(frame.stamp_ns, arrived_s)
+            time_ns = clock.time_ns(frame.stamp_ns, verdict)
             detection = detector.process(frame)
             for closure in (*detection.closures, *detector.verify(detection)):
                 closures[closure.query.id, closure.match.id] = closure
@@ -135,14 +154,12 @@ def replay(
             candidates.append(detection.candidates)
             descriptors.append(detection.descriptor)
             pictures.append(picture_jpeg(frame.image_rgb))
+            times_ns.append(time_ns)
     if not keyframes:
         first = next(iter(source.skipped.examples.values()), 'it lists none')
         raise InputError(
             f'{source.path} has no usable image: {dict(source.skipped.counts)}; the first: {first}'
         )
-    skipped = dict(source.skipped.counts)
-    if not_newer:
-        skipped['stamp not newer than the last'] = not_newer
     return Replay(
         model_id=descriptor.model_id,
         config=config,
@@ -152,13 +169,31 @@ def replay(
         closures=tuple(sorted(closures.values(), key=lambda c: (c.query.id, c.rank))),
         descriptors=np.stack(descriptors),
         pictures=tuple(pictures),
+        times_ns=tuple(times_ns),
         frames=frames,
-        skipped=dict(sorted(skipped.items())),
+        skipped=dict(sorted(source.skipped.counts.items())),
         skipped_examples=dict(source.skipped.examples),
         latency_ms=latency_ms,
         wall_s=time.perf_counter() - started,
         peak_rss_mb=peak_rss_mb(),
     )
+
+
+class _Clock:
+    """The stamps of frames as one rising time, where new sessions begin with older stamps."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = 0
+        self._last_ns = 0
+
+    def time_ns(self, stamp_ns: int, verdict: StampVerdict) -> int:
+        """Return the time of the next frame that is served."""
+        if verdict.begins_session:
+            # A robot whose clock was set drove on; another drive has nothing to mask.
+            pause_ns = _BETWEEN_DRIVES_NS if verdict.clock_step_ns is None else 0
+            self._ahead_ns = self._last_ns + pause_ns - stamp_ns
+        self._last_ns = stamp_ns + self._ahead_ns
+        return self._last_ns
 
 
 def picture_jpeg(image_rgb: UInt8Array) -> bytes:

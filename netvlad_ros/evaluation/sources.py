@@ -152,9 +152,12 @@ def open_source(
         return SequenceSource(path, track)
     if path.is_dir() and any(map(is_image, path.iterdir())):
         if track is None:
-            raise InputError(f'{path} is a folder of images: give their true poses with --poses')
+            raise InputError(
+                f'{path} is a folder of images without frames.csv, which only netvlad evaluate '
+                'takes: give their true poses with --poses'
+            )
         return ImageFolderSource(path, track)
     raise InputError(
         f'{path} is not a recording: expected a rosbag2 (folder with metadata.yaml, .mcap or '
-        '.db3), a folder with frames.csv, or a folder of images with --poses'
+        '.db3), a folder with frames.csv or, for netvlad evaluate, a folder of images with --poses'
     )

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import logging
 from typing import Optional
@@ -26,7 +26,9 @@ RIGHT, WRONG, NEITHER = np.int8(1), np.int8(0), np.int8(-1)
 NS_PER_S = 1_000_000_000
 # A base looks along its x axis (REP-103), an optical frame along its z axis.
 _VIEW_AXIS = {'base': 0, 'camera': 2}
-_ROWS_PER_BLOCK = 512
+# What is said of pairs: indices of queries and of matches, which broadcast, give an array.
+PairLabels = Callable[[Int64Array, Int64Array], Int8Array]
+PairMask = Callable[[Int64Array, Int64Array], BoolArray]
 
 
 @dataclass(frozen=True)
@@ -92,67 +94,91 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of the keyframes of one run.
+    """Ground truth of the N keyframes of one run.
 
-    :param labels: (N, N) int8 RIGHT, WRONG or NEITHER of query (row) and match (column).
-    :param allowed: (N, N) pairs that count: the match is older by the protocol's gap.
+    :param labels: tells RIGHT, WRONG or NEITHER of pairs of query and match.
+    :param allowed: tells which pairs count: the match is older by the protocol's gap.
     :param T_world_camera: (N, 4, 4), None where the camera's true pose is not known.
     :param positions_m: (N, 3) for drawing, None without poses.
     """
 
-    labels: Int8Array
-    allowed: BoolArray
+    labels: PairLabels
+    allowed: PairMask
     T_world_camera: Optional[FloatArray] = None
     positions_m: Optional[FloatArray] = None
     known: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
 
-def allowed_pairs(stamps_ns: Sequence[int], gap_s: float) -> BoolArray:
-    """Return (N, N): the column is older than the row, by at least ``gap_s``."""
-    stamps = np.asarray(stamps_ns, dtype=np.int64)
+def allowed_pairs(times_ns: Sequence[int], gap_s: float) -> PairMask:
+    """Return what tells that a match is older than its query, by at least ``gap_s``."""
+    times = np.asarray(times_ns, dtype=np.int64)
     gap_ns = max(1, round(gap_s * NS_PER_S))
-    allowed = np.empty((len(stamps), len(stamps)), dtype=np.bool_)
-    for start in range(0, len(stamps), _ROWS_PER_BLOCK):
-        rows = slice(start, start + _ROWS_PER_BLOCK)
-        allowed[rows] = stamps[rows, None] - stamps[None] >= gap_ns
-    return allowed
+    return lambda queries, matches: np.asarray(times[queries] - times[matches] >= gap_ns)
 
 
 def labels_from_poses(
     positions_m: FloatArray, views: FloatArray, known: BoolArray, protocol: Protocol
-) -> Int8Array:
-    """Return (N, N) labels from positions (N, 3) and unit viewing directions (N, 3).
+) -> PairLabels:
+    """Return the labels by positions (N, 3) and unit viewing directions (N, 3).
 
     A pair with an unknown pose is NEITHER.
     """
-    count = len(positions_m)
-    labels = np.full((count, count), WRONG, dtype=np.int8)
-    for start in range(0, count, _ROWS_PER_BLOCK):
-        rows = slice(start, min(start + _ROWS_PER_BLOCK, count))
-        away_m = np.linalg.norm(positions_m[rows, None] - positions_m[None], axis=-1)
-        cosine = np.clip(views[rows] @ views.T, -1.0, 1.0)
+
+    def labels_of(queries: Int64Array, matches: Int64Array) -> Int8Array:
+        away_m = np.sqrt(sum((p[queries] - p[matches]) ** 2 for p in positions_m.T))
+        cosine = np.clip(sum(v[queries] * v[matches] for v in views.T), -1.0, 1.0)
         angle_deg = np.degrees(np.arccos(cosine))
+        labels = np.full(away_m.shape, WRONG, dtype=np.int8)
         near = (away_m <= protocol.ignore_radius_m) & (angle_deg <= protocol.ignore_angle_deg)
-        labels[rows][near] = NEITHER
+        labels[near] = NEITHER
         right = (away_m <= protocol.gt_radius_m) & (angle_deg <= protocol.gt_angle_deg)
-        labels[rows][right] = RIGHT
-    labels[~known, :] = NEITHER
-    labels[:, ~known] = NEITHER
-    return labels
+        labels[right] = RIGHT
+        labels[~(known[queries] & known[matches])] = NEITHER
+        return labels
+
+    return labels_of
 
 
-def labels_from_list(listed: ListedRevisits, stamps_ns: Sequence[int]) -> Int8Array:
-    """Return (N, N) labels of keyframes that are frames of the list."""
+def labels_from_list(right: Int64Array, ignored: Int64Array, count: int) -> PairLabels:
+    """Return the labels of ``count`` keyframes by two lists of pairs, as of ``listed_pairs``."""
+    right_codes, ignored_codes = (np.sort(q * count + m) for q, m in (right, ignored))
+
+    def labels_of(queries: Int64Array, matches: Int64Array) -> Int8Array:
+        codes = queries * count + matches
+        labels = np.full(codes.shape, WRONG, dtype=np.int8)
+        labels[_is_in(ignored_codes, codes)] = NEITHER
+        labels[_is_in(right_codes, codes)] = RIGHT
+        return labels
+
+    return labels_of
+
+
+def _is_in(rising: Int64Array, values: Int64Array) -> BoolArray:
+    """Tell which values are in a rising array."""
+    if not len(rising):
+        return np.zeros(values.shape, dtype=np.bool_)
+    places = np.searchsorted(rising, values)
+    return np.asarray(rising[np.minimum(places, len(rising) - 1)] == values)
+
+
+def listed_pairs(
+    listed: ListedRevisits, stamps_ns: Sequence[int]
+) -> tuple[Int64Array, Int64Array]:
+    """Return (2, P) queries and matches of the listed pairs: the right, and the ignored ones."""
     # Of frames with one stamp the first is served, so it is the one that a keyframe is of.
     frame_of = {int(s): i for i, s in reversed(list(enumerate(listed.stamps_ns)))}
     keyframe_of = {frame_of[int(s)]: i for i, s in enumerate(stamps_ns) if int(s) in frame_of}
-    labels = np.full((len(stamps_ns), len(stamps_ns)), WRONG, dtype=np.int8)
-    for lists, label in ((listed.ignores, NEITHER), (listed.matches, RIGHT)):
-        for query, matches in lists.items():
-            if query in keyframe_of:
-                columns = [keyframe_of[m] for m in sorted(matches) if m in keyframe_of]
-                labels[keyframe_of[query], columns] = label
-    return labels
+
+    def pairs(lists: Mapping[int, frozenset[int]]) -> Int64Array:
+        found = [
+            (keyframe_of[query], keyframe_of[match])
+            for query, matches in lists.items()
+            for match in matches
+            if query in keyframe_of and match in keyframe_of
+        ]
+        return np.asarray(found, dtype=np.int64).reshape(-1, 2).T
+
+    return pairs(listed.matches), pairs(listed.ignores)
 
 
 def truth_of_keyframes(
@@ -161,23 +187,25 @@ def truth_of_keyframes(
     protocol: Protocol,
     exclude_s: float,
     T_base_camera: Optional[FloatArray] = None,
+    times_ns: Optional[Sequence[int]] = None,
 ) -> Optional[Truth]:
     """Return the truth of keyframes with the given stamps, None where nothing is known.
 
     :param exclude_s: what the search leaves out; the mask is the longer of this and the gap.
     :param T_base_camera: turns true base poses into camera poses; None if unknown.
+    :param times_ns: as ``Replay`` has them, to mask by; the stamps if not given.
     """
     gap_s = max(protocol.gt_gap_s, exclude_s)
-    allowed = allowed_pairs(stamps_ns, gap_s)
+    allowed = allowed_pairs(stamps_ns if times_ns is None else times_ns, gap_s)
     listed_labels = None
     if ground_truth.listed is not None:
-        listed_labels = labels_from_list(ground_truth.listed, stamps_ns)
-        right = listed_labels == RIGHT
-        if masked := int((right & ~allowed).sum()):
+        right, ignored = listed_pairs(ground_truth.listed, stamps_ns)
+        listed_labels = labels_from_list(right, ignored, len(stamps_ns))
+        if masked := int((~allowed(*right)).sum()):
             _log.warning(
                 '%d of %d listed revisits do not count: they are less than %g s older than the '
                 'query (the longer of gt_gap_s %g s and exclude_s %g s)',
-                masked, right.sum(), gap_s, protocol.gt_gap_s, exclude_s,
+                masked, right.shape[1], gap_s, protocol.gt_gap_s, exclude_s,
             )  # fmt: skip
     if ground_truth.poses is None:
         return None if listed_labels is None else Truth(listed_labels, allowed)

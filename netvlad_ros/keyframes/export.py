@@ -11,8 +11,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from netvlad_ros.errors import MapError
 from netvlad_ros.geometry import xyz_quat_from_pose
 from netvlad_ros.keyframes.export_html import write_html
+from netvlad_ros.keyframes.opening import is_map
 from netvlad_ros.keyframes.reader import MapReader
 from netvlad_ros.types import FloatArray, Keyframe
 
@@ -24,12 +26,25 @@ CSV_COLUMNS = (
 def export(folder: Path, kind: str, output: Path) -> int:
     """Write a map in one of the formats of ``FORMATS``; returns the number of keyframes written.
 
-    :raises MapError: there is no map or it is damaged.
+    A file that is there already is replaced once the new one is complete.
+
+    :raises MapError: there is no map or it is damaged, or the output lies in a map.
     :raises OSError: the output cannot be written.
     """
     with MapReader(folder) as reader:
+        output = output.resolve()
+        if folder.resolve() in output.parents or is_map(output.parent):
+            raise MapError(f'{output} lies in the folder of a map: choose another folder')
         output.parent.mkdir(parents=True, exist_ok=True)
-        return FORMATS[kind](reader, output)
+        if output.exists() and not output.is_file():
+            return FORMATS[kind](reader, output)  # a pipe or a device is not to be replaced
+        partial = output.with_name(f'{output.name}.partial')
+        try:
+            count = FORMATS[kind](reader, partial)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+        return count
 
 
 def _poses(keyframes: list[Keyframe]) -> Iterator[tuple[Keyframe, FloatArray, FloatArray]]:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+import itertools
 from pathlib import Path
 from typing import Optional, Protocol
 import uuid
@@ -21,7 +22,7 @@ from netvlad_ros.keyframes.records import Session
 from netvlad_ros.keyframes.store import Store
 from netvlad_ros.keyframes.verify import VerifyReport
 from netvlad_ros.keyframes.writer import MapWriter, Selector
-from netvlad_ros.types import Camera, Float32Array, UInt8Array
+from netvlad_ros.types import Camera, Float32Array, Frame, UInt8Array
 
 _DESCRIBE_BATCH = 16
 
@@ -124,51 +125,97 @@ class Describes(Protocol):
         """Return (N, dim) unit descriptors of N images (H, W, 3) uint8 RGB."""
 
 
+@dataclass(frozen=True)
+class RedescribeReport(CopyReport):
+    """As ``CopyReport``; keyframes that the source does not have are described by thumbnail."""
+
+    from_source: int
+
+    @property
+    def from_thumbnails(self) -> int:
+        """Keyframes whose stored thumbnail was described."""
+        return self.keyframes_after - self.from_source
+
+
 def redescribe(
     folder: Path, target: Path, descriptor: Describes,
-    image_of: Optional[Callable[[int, int], Optional[UInt8Array]]] = None,
+    frames: Optional[Iterable[Frame]] = None,
     on_keyframe: Callable[[], object] = lambda: None,
-) -> CopyReport:
+) -> RedescribeReport:
     """Make a map anew with another model; ids, poses, places and closures stay.
 
-    Keyframes without an image are left out.
+    Keyframes with neither a frame nor a thumbnail are left out.
 
-    :param image_of: returns the (H, W, 3) uint8 RGB image of a keyframe id and stamp, or None;
-        by default the stored thumbnail.
+    :param frames: images of the map in any order, found by their stamps.
+    :raises MapError: the frames are those of another map, or no keyframe has an image.
     """
-    with MapReader(folder) as reader:
-        images = image_of or (lambda keyframe_id, _: _thumbnail_image(reader, keyframe_id))
-        with MapWriter(target, descriptor.model_id, descriptor.dim, reader.dtype) as writer:
-            described = _Described(reader, descriptor, images, on_keyframe)
-            writer.copy(reader, Selector(descriptor=described))
-            writer.note('redescribe', {'from': folder.name, 'model_before': reader.model_id})
-            return CopyReport(reader.count('keyframes'), writer.keyframes)
+    with (
+        MapReader(folder) as reader,
+        MapWriter(target, descriptor.model_id, descriptor.dim, reader.dtype) as writer,
+    ):
+        described = _Described(reader, descriptor, frames, on_keyframe)
+        writer.copy(reader, Selector(descriptor=described))
+        before = reader.count('keyframes')
+        if before and not writer.keyframes:
+            raise MapError(
+                f'none of the {before} keyframes of {folder} has a thumbnail: give the recording '
+                'that it was made of with --source'
+            )
+        writer.note('redescribe', {'from': folder.name, 'model_before': reader.model_id})
+        return RedescribeReport(before, writer.keyframes, described.from_source)
 
 
 class _Described:
-    """Descriptors of a map's keyframes by another model, computed in batches as they are asked."""
+    """Descriptors of a map's keyframes by another model, computed in batches as they are asked.
+
+    Frames are read once, in their own order: a descriptor is kept until it is asked for.
+    """
 
     def __init__(
-        self, reader: MapReader, descriptor: Describes,
-        image_of: Callable[[int, int], Optional[UInt8Array]], on_keyframe: Callable[[], object],
+        self, reader: MapReader, descriptor: Describes, frames: Optional[Iterable[Frame]],
+        on_keyframe: Callable[[], object],
     ) -> None:
-        self._pending = iter(
-            reader.store.rows('SELECT id, stamp_ns FROM keyframes ORDER BY id')
-        )
-        self._descriptor, self._image_of = descriptor, image_of
+        self._reader, self._descriptor = reader, descriptor
+        self._images = self._images_of(frames)
         self._on_keyframe = on_keyframe
         self._done: dict[int, Optional[Float32Array]] = {}
+        self.from_source = 0
 
     def __call__(self, row: Row) -> Optional[Float32Array]:
         while row['id'] not in self._done:
             self._next_batch()
         return self._done.pop(row['id'])
 
+    def _images_of(
+        self, frames: Optional[Iterable[Frame]]
+    ) -> Iterator[tuple[int, Optional[UInt8Array]]]:
+        """Yield each id with its image: those of the frames, then the thumbnails of the others."""
+        ids_at: dict[int, list[int]] = {}
+        for keyframe_id, stamp_ns in self._reader.store.rows(
+            'SELECT id, stamp_ns FROM keyframes ORDER BY id'
+        ):
+            ids_at.setdefault(stamp_ns, []).append(keyframe_id)
+        made = _span(ids_at)
+        read_ns: list[int] = []
+        for frame in frames or ():
+            read_ns.append(frame.stamp_ns)
+            for keyframe_id in ids_at.pop(frame.stamp_ns, ()):
+                self.from_source += 1
+                yield keyframe_id, frame.image_rgb
+            if not ids_at:
+                return
+        if frames is not None and not self.from_source:
+            raise MapError(
+                f'the source has no keyframe of {self._reader.folder}: its images are of '
+                f'{_span(read_ns)}, the keyframes of {made}'
+            )
+        for keyframe_id in sorted(itertools.chain.from_iterable(ids_at.values())):
+            yield keyframe_id, _thumbnail_image(self._reader, keyframe_id)
+
     def _next_batch(self) -> None:
         images: dict[int, UInt8Array] = {}
-        for keyframe_id, stamp_ns in self._pending:
+        for keyframe_id, image in self._images:
             self._on_keyframe()
-            image = self._image_of(keyframe_id, stamp_ns)
             self._done[keyframe_id] = None
             if image is not None:
                 images[keyframe_id] = image
@@ -177,6 +224,13 @@ class _Described:
         if images:
             vectors = self._descriptor.compute(list(images.values()))
             self._done.update(zip(images, np.asarray(vectors, np.float32), strict=True))
+
+
+def _span(stamps_ns: Collection[int]) -> str:
+    """Return from when to when stamps go."""
+    if not stamps_ns:
+        return 'no time at all'
+    return f'{min(stamps_ns) / 1e9:.3f} to {max(stamps_ns) / 1e9:.3f} s'
 
 
 def _thumbnail_image(reader: MapReader, keyframe_id: int) -> Optional[UInt8Array]:

@@ -32,8 +32,8 @@ from netvlad_ros.ros.conversions import stamp_ns_from_msg
 from netvlad_ros.ros.health import Health
 from netvlad_ros.ros.intake import ImageArrival, Intake
 from netvlad_ros.ros.outputs import Outputs
-from netvlad_ros.ros.served_stamps import ServedStamps
 from netvlad_ros.ros.services import MapServices
+from netvlad_ros.served_stamps import ServedStamps
 
 NS_PER_S = 1_000_000_000
 DRAWING_PERIOD_S = 1.0

@@ -12,6 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from netvlad_ros.config import from_dict, setting
+from netvlad_ros.served_stamps import TIME_JUMP_S
 
 T = TypeVar('T')
 
@@ -42,7 +43,8 @@ class NodeConfig:
         'The images are rectified (image_rect): of camera_info P counts, not K and D.',
     )
     time_jump_s: float = setting(
-        1.0, 'Image stamps that go back by more than this begin a new session (a looped bag).',
+        TIME_JUMP_S,
+        'Image stamps that go back by more than this begin a new session (a looped bag).',
         unit='s', minimum=0.0, maximum=3600.0,
     )
     max_depth_gap_s: float = setting(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import dataclasses
 from pathlib import Path
 import re
 from typing import cast
@@ -17,15 +19,22 @@ from netvlad_ros.config import DetectorConfig, from_dict
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation import plots
-from netvlad_ros.evaluation.evaluation import Evaluation
+from netvlad_ros.evaluation.evaluation import Evaluation, evaluate
 from netvlad_ros.evaluation.plots import figures
+from netvlad_ros.evaluation.protocol import Protocol
 from netvlad_ros.evaluation.report_html import to_html
 from netvlad_ros.evaluation.report_json import to_report
 from netvlad_ros.evaluation.runner import evaluate_source
 from netvlad_ros.evaluation.several import results_table, text_table
 from netvlad_ros.evaluation.source_folder import read_tum, stamp_ns_from_text
-from netvlad_ros.evaluation.sources import Source, name_apart, open_source
-from netvlad_ros.evaluation.truth import allowed_pairs
+from netvlad_ros.evaluation.sources import SkipCounts, Source, name_apart, open_source
+from netvlad_ros.evaluation.truth import (
+    GroundTruth,
+    PoseTrack,
+    allowed_pairs,
+    truth_of_keyframes,
+)
+from netvlad_ros.types import Camera, Frame, LoopClosure
 
 S = 1_000_000_000
 
@@ -51,6 +60,11 @@ def run_over(source: Source) -> Evaluation:
     config = from_dict(DetectorConfig, {'verification': {'enabled': False}})
     descriptor = cast(Descriptor, MeanColour())
     return evaluate_source(source, descriptor, config, {'keyframes': 'every_frame'})
+
+
+def pairs(count: int) -> tuple[np.ndarray, ...]:
+    """Return the indices of every query and match."""
+    return np.ix_(range(count), range(count))
 
 
 def sequence_of(folder: Path, frames: str, **files: str) -> Path:
@@ -320,11 +334,68 @@ def test_revisits_of_a_query_on_two_rows_and_of_doubled_stamps_are_kept(tmp_path
     judgement = run_over(open_source(folder)).judgement
     assert judgement is not None
     # Keyframes are the frames 0, 1, 3 and 5: 2 is damaged and 4 has the stamp of 3.
-    assert np.argwhere(judgement.truth.labels == 1).tolist() == [[2, 0], [2, 1], [3, 2]]
+    assert np.argwhere(judgement.truth.labels(*pairs(4)) == 1).tolist() == [[2, 0], [2, 1], [3, 2]]
+
+
+class Seconds:
+    """A recording whose images come with the given stamps, as a bag gives them."""
+
+    name, path, topics, frame_count = 'seconds', Path('seconds'), None, None
+    camera, ground_truth = Camera(), GroundTruth()
+
+    def __init__(self, *stamps_s: int) -> None:
+        self.stamps_s, self.skipped = stamps_s, SkipCounts()
+        self.protocol: dict[str, object] = {}
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield a picture for each stamp."""
+        for index, stamp_s in enumerate(self.stamps_s):
+            yield Frame(stamp_s * S, picture(index))
+
+
+@pytest.mark.parametrize(
+    ('stamps_s', 'skipped', 'times_s'),
+    [
+        # One stamp is wrong.
+        ((0, 1, 9000, 2, 3), {'image stamp ahead (image kept)': 1}, (0, 1, 9000, 2, 3)),
+        ((100, 101, 101, 102), {'image stamp not newer': 1}, (100, 101, 102)),
+        # A clock that is set back, and a recording that begins anew.
+        (
+            (100, 125, 130, 110, 111),
+            {'image stamps jumped backwards (image kept)': 1},
+            (100, 125, 130, 130, 131),
+        ),
+        (
+            (100, 125, 130, 100, 101),
+            {'image stamps jumped backwards (image kept)': 1},
+            (100, 125, 130, 10_000_130, 10_000_131),
+        ),
+        # There is no other clock to tell a leap ahead from a pause.
+        ((100, 101, 9_000, 9_001), {}, (100, 101, 9_000, 9_001)),
+    ],
+)
+def test_stamps_out_of_order_cost_no_keyframe(
+    stamps_s: tuple[int, ...], skipped: dict[str, int], times_s: tuple[int, ...]
+) -> None:
+    replay = run_over(cast(Source, Seconds(*stamps_s))).replay
+    assert replay.skipped == skipped
+    assert replay.times_ns == tuple(s * S for s in times_s)
+    assert len({k.session for k in replay.keyframes}) == 1 + any('backwards' in k for k in skipped)
+
+
+def test_pairs_are_masked_by_the_time_between_them_though_a_clock_was_set() -> None:
+    track = PoseTrack(np.asarray([0]), np.eye(4)[None])
+    stamps_ns, times_ns = (100 * S, 130 * S, 110 * S), (100 * S, 130 * S, 130 * S)
+    truth = truth_of_keyframes(
+        GroundTruth(track), stamps_ns, Protocol(), 0.0, times_ns=times_ns
+    )
+    assert truth is not None
+    counted = [[False] * 3, [True, False, False], [True, False, False]]
+    assert truth.allowed(*pairs(3)).tolist() == counted
 
 
 def test_no_keyframe_is_a_revisit_of_itself() -> None:
-    allowed = allowed_pairs([0, 1, 2 * S], 0.0)
+    allowed = allowed_pairs([0, 1, 2 * S], 0.0)(*pairs(3))
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
 
 
@@ -352,6 +423,23 @@ def test_the_default_gap_hides_no_listed_revisit(
     assert evaluation.judgement is not None and evaluation.protocol.gt_gap_s == 4
     assert evaluation.judgement.has_revisit.sum() == 2
     assert 'do not count' not in caplog.text
+
+
+def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Path) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    source = open_source(folder)
+    replay = run_over(source).replay
+    last, masked, right = (replay.keyframes[i] for i in (4, 3, 1))
+    closures = tuple(
+        LoopClosure(last, match, similarity, 'mean@0', consistency=9)
+        for match, similarity in ((masked, 0.9), (right, 0.5))
+    )
+    replay = dataclasses.replace(replay, closures=closures)
+    protocol = Protocol(gt_gap_s=75.0)
+    judgement = evaluate('s', '', replay, source.ground_truth, protocol).judgement
+    assert judgement is not None
+    assert judgement.declared['consistency'].tolist() == [-1, -1, 1]
+    assert judgement.decisions['consistency'].judged.all()
 
 
 def test_of_a_long_recording_the_matrix_draws_a_part(

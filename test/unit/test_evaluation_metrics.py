@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from netvlad_ros.evaluation import ranking
 from netvlad_ros.evaluation.evaluation import candidate_precision
 from netvlad_ros.evaluation.metrics import (
     NO_MATCH,
@@ -47,6 +48,7 @@ S = 1_000_000_000
 STAMPS_NS = [0, 10 * S, 20 * S, 30 * S, 40 * S]
 QUERIES = np.asarray([2, 3, 4])
 HAS_REVISIT = np.asarray([False, True, True])
+ALL = np.ix_(range(5), range(5))
 
 
 def poses_at(xs: list[float], yaws_deg: list[float]) -> np.ndarray:
@@ -87,8 +89,8 @@ def decisions() -> Decisions:
 
 
 def test_the_mask_is_the_same_for_truth_and_score(truth: Truth, similarity: np.ndarray) -> None:
-    assert np.flatnonzero(truth.allowed.any(axis=1)).tolist() == [2, 3, 4]
-    columns, scores = rank_matches(similarity, truth.allowed, [[]] * 5, 3)
+    assert np.flatnonzero(truth.allowed(*ALL).any(axis=1)).tolist() == [2, 3, 4]
+    columns, scores = rank_matches(similarity, truth.allowed(*ALL), [[]] * 5, 3)
     assert columns[2].tolist() == [0, NO_MATCH, NO_MATCH]
     assert columns[3].tolist() == [0, 1, NO_MATCH]
     assert columns[4].tolist() == [2, 1, 0]
@@ -99,14 +101,37 @@ def test_what_the_detector_returned_goes_before_the_matrix(
     truth: Truth, similarity: np.ndarray
 ) -> None:
     returned = [[], [], [], [(2, 0.99), (1, 0.5)], [(1, 0.55)]]
-    columns, _ = rank_matches(similarity, truth.allowed, returned, 2)
+    columns, _ = rank_matches(similarity, truth.allowed(*ALL), returned, 2)
     assert columns[3].tolist() == [1, 0], 'the masked pair is left out'
     assert columns[4].tolist() == [1, 2]
 
 
+def test_blocks_of_any_size_rank_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Halves are exact in any order of a sum; every descriptor has equals.
+    rng = np.random.default_rng(0)
+    descriptors = rng.choice([-0.5, 0.5], (40, 4)).astype(np.float32)
+    track = PoseTrack(np.arange(40) * S, poses_at(rng.integers(0, 9, 40), [0] * 40), frame='base')
+    stamps_ns = track.stamps_ns.tolist()
+    truth = truth_of_keyframes(GroundTruth(poses=track), stamps_ns, Protocol(gt_gap_s=5.0), 5.0)
+    assert truth is not None
+    returned = [[(row // 2, 0.9)] if row % 3 else [] for row in range(40)]
+    rankings = []
+    for rows in (1, 7, 40):
+        monkeypatch.setattr(ranking, 'ROWS_PER_BLOCK', rows)
+        rankings.append(ranking.rank(descriptors, truth, returned, 10))
+    for other in rankings[1:]:
+        for name, values in vars(rankings[0]).items():
+            np.testing.assert_array_equal(values, getattr(other, name))
+    every = np.ix_(range(40), range(40))
+    right = truth.allowed(*every) & (truth.labels(*every) == RIGHT)
+    similarity = np.where(right, descriptors @ descriptors.T, -np.inf)
+    np.testing.assert_array_equal(rankings[0].best_right_similarity, similarity.max(axis=1))
+    assert (rankings[0].best_right >= 0).tolist() == right.any(axis=1).tolist()
+
+
 def test_recall_at_n(truth: Truth, similarity: np.ndarray) -> None:
-    columns, _ = rank_matches(similarity, truth.allowed, [[]] * 5, 10)
-    labels = labels_of(truth.labels, columns)[QUERIES]
+    columns, _ = rank_matches(similarity, truth.allowed(*ALL), [[]] * 5, 10)
+    labels = labels_of(truth.labels(*ALL), columns)[QUERIES]
     assert recall_at(labels, HAS_REVISIT) == {'1': 0.5, '5': 1.0, '10': 1.0}
 
 
@@ -126,8 +151,8 @@ def test_curve_area_and_thresholds(decisions: Decisions) -> None:
 def test_top_k_declares_every_pair_over_the_threshold(
     truth: Truth, similarity: np.ndarray
 ) -> None:
-    columns, scores = rank_matches(similarity, truth.allowed, [[]] * 5, 10)
-    labels = labels_of(truth.labels, columns)[QUERIES]
+    columns, scores = rank_matches(similarity, truth.allowed(*ALL), [[]] * 5, 10)
+    labels = labels_of(truth.labels(*ALL), columns)[QUERIES]
     curve = top_k_precision_recall(labels, scores[QUERIES], HAS_REVISIT, 5)
     at = curve.thresholds.tolist().index(pytest.approx(0.55, abs=1e-6))
     assert curve.precision[at] == 0.5 and curve.recall[at] == 1.0
@@ -167,12 +192,12 @@ def test_equal_scores_pass_together(decisions: Decisions) -> None:
 def test_angle_and_distance_bands_of_the_truth() -> None:
     protocol = Protocol(gt_radius_m=2.0, gt_angle_deg=20.0, gt_gap_s=0.0,
                         gt_ignore_radius_m=4.0, gt_ignore_angle_deg=45.0)  # fmt: skip
-    labels = truth_for([0, 2.0, 3.0, 4.5, 1.0], [0, 20, 0, 0, 30], protocol).labels
+    labels = truth_for([0, 2.0, 3.0, 4.5, 1.0], [0, 20, 0, 0, 30], protocol).labels(*ALL)
     assert labels[1, 0] == RIGHT
     assert labels[2, 0] == NEITHER, 'between the radii'
     assert labels[3, 0] == WRONG
     assert labels[4, 0] == NEITHER, 'between the angles'
-    far_turned = truth_for([0, 0, 0, 0, 0], [0, 46, 0, 0, 0], protocol).labels
+    far_turned = truth_for([0, 0, 0, 0, 0], [0, 46, 0, 0, 0], protocol).labels(*ALL)
     assert far_turned[1, 0] == WRONG
 
 

@@ -351,6 +351,8 @@ def test_counts_of_the_real_sequences(
     stamps_ns = [row[0] for row in source._rows]  # type: ignore[attr-defined]
     truth = truth_of_keyframes(source.ground_truth, stamps_ns, protocol, config.search.exclude_s)
     assert truth is not None
-    assert int(truth.allowed.any(axis=1).sum()) == queries
-    revisits = ((truth.labels == RIGHT) & truth.allowed).any(axis=1)
+    pairs = np.ix_(range(len(stamps_ns)), range(len(stamps_ns)))
+    allowed = truth.allowed(*pairs)
+    assert int(allowed.any(axis=1).sum()) == queries
+    revisits = ((truth.labels(*pairs) == RIGHT) & allowed).any(axis=1)
     assert int(revisits.sum()) == with_revisit

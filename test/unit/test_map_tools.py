@@ -7,7 +7,9 @@ from __future__ import annotations
 import argparse
 import csv
 from dataclasses import replace
+import errno
 import json
+import math
 from pathlib import Path
 import shutil
 import sqlite3
@@ -18,9 +20,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from netvlad_ros import descriptor
 from netvlad_ros.cli import map as map_command
-from netvlad_ros.errors import MapError
-from netvlad_ros.keyframes import KeyframeMap, MapConfig
+from netvlad_ros.errors import InputError, MapError
+from netvlad_ros.keyframes import KeyframeMap, MapConfig, export
 from netvlad_ros.keyframes.prune import prune
 from netvlad_ros.keyframes.tools import redescribe
 from netvlad_ros.keyframes.verify import verify
@@ -296,6 +299,32 @@ def test_info_and_exports(tmp_path: Path) -> None:
         netvlad_map('export', folder, '--format', 'csv', '--output', folder)
 
 
+def test_an_export_overwrites_no_map_and_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / 'map', tmp_path / 'out.csv'
+    make_map(folder)
+    make_map(tmp_path / 'other', 4)
+    (tmp_path / 'link').symlink_to(folder / 'map.sqlite')
+    outputs = ('map/map.sqlite', 'map/sub/out.csv', 'other/map.sqlite', 'link')
+    for output in outputs:
+        with pytest.raises(MapError, match='lies in the folder of a map'):
+            netvlad_map('export', folder, '--format', 'csv', '--output', tmp_path / output)
+    assert verify(folder).faults == () and verify(tmp_path / 'other').faults == ()
+    netvlad_map('export', folder, '--format', 'csv', '--output', out)
+    written = out.read_bytes()
+
+    def write_half(reader: object, output: Path) -> int:
+        output.write_text('id,')
+        raise OSError(errno.ENOSPC, 'the disk is full')
+
+    monkeypatch.setitem(export.FORMATS, 'csv', write_half)
+    with pytest.raises(MapError, match='the disk is full'):
+        netvlad_map('export', folder, '--format', 'csv', '--output', out)
+    assert out.read_bytes() == written
+    assert {path.name for path in tmp_path.iterdir()} == {'map', 'other', 'link', 'out.csv'}
+
+
 def test_merge_keeps_sessions_apart_and_counts_ids_on(tmp_path: Path) -> None:
     first, second = make_map(tmp_path / 'a'), make_map(tmp_path / 'b', 20, seed=1)
     netvlad_map('merge', tmp_path / 'a', tmp_path / 'b', '--output', tmp_path / 'c')
@@ -365,12 +394,63 @@ def test_redescribe_from_thumbnails_and_from_images(tmp_path: Path) -> None:
         assert store.search(query, 1)[0].keyframe_id == 11
         assert len(store.closures()) == 15 and store.place(4)[1] == [4, 19]
         assert store.sessions[0].model_id == GreyDescriptor.model_id
-    white = np.full((4, 4, 3), 255, np.uint8)
-    redescribe(
-        folder, tmp_path / 'white', GreyDescriptor(), lambda i, t: white if i == 30 else None
-    )
+    white = Frame(999 * S, np.full((4, 4, 3), 255, np.uint8))
+    report = redescribe(folder, tmp_path / 'white', GreyDescriptor(), [white])
+    assert (report.from_source, report.from_thumbnails, report.lost) == (1, 30, 0)
     with KeyframeMap.open(tmp_path / 'white', GreyDescriptor.model_id, 8) as store:
-        assert [keyframe.id for keyframe in store.keyframes()] == [30]
+        np.testing.assert_allclose(store.descriptors([30])[0, :2], [math.cos(1), math.sin(1)])
+
+
+def sequence_of(folder: Path, first: int, count: int) -> Path:
+    """Write a recording of ``make_map``, where each image is brighter by 1 than the thumbnail."""
+    folder.mkdir()
+    rows = ['image,stamp_s']
+    for i in range(first, first + count):
+        image = np.full((24, 32, 3), 8 * i % 255 + 1, np.uint8)
+        cv2.imwrite(str(folder / f'{i}.png'), image)
+        rows.append(f'{i}.png,{10 * i}')
+    (folder / 'frames.csv').write_text('\n'.join(rows) + '\n')
+    return folder
+
+
+def test_redescribe_finds_the_images_of_a_merged_map_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(descriptor, 'load_descriptor', lambda config: GreyDescriptor())
+    # The second map begins with stamps that the first has passed.
+    make_map(tmp_path / 'a')
+    make_map(tmp_path / 'b', 20, seed=1)
+    netvlad_map('merge', tmp_path / 'a', tmp_path / 'b', '--output', tmp_path / 'c')
+    late, early = sequence_of(tmp_path / 'late', 15, 10), sequence_of(tmp_path / 'early', 0, 15)
+    sources = ('--source', late, '--source', early)
+    report = netvlad_map('redescribe', tmp_path / 'c', *sources, '--output', tmp_path / 'd')
+    assert (report['keyframes_after'], report['from_source']) == (50, 45)
+    assert '45 by images of the source, 5 by thumbnails; 0 had no' in capsys.readouterr().out
+    assert verify(tmp_path / 'd').faults == ()
+    with KeyframeMap.open(tmp_path / 'd', GreyDescriptor.model_id, 8) as store:
+        angles = np.arccos(store.descriptors(range(50))[:, 0]) * 255
+    numbers = np.array([*range(30), *range(20)])
+    np.testing.assert_allclose(angles, 8 * numbers % 255 + (numbers < 25), atol=0.1)
+
+
+def test_redescribe_refuses_a_source_of_another_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptor, 'load_descriptor', lambda config: GreyDescriptor())
+    make_map(tmp_path / 'map')
+    other = sequence_of(tmp_path / 'other', 100, 3)
+    words = r'images are of 1000\.000 to 1020\.000 s, the keyframes of 0\.000 to 290\.000 s'
+    with pytest.raises(MapError, match=words):
+        netvlad_map('redescribe', tmp_path / 'map', '--source', other, '--output', tmp_path / 'n')
+    (other / 'frames.csv').unlink()
+    with pytest.raises(InputError, match=r'only netvlad evaluate takes'):
+        netvlad_map('redescribe', tmp_path / 'map', '--source', other, '--output', tmp_path / 'n')
+    with KeyframeMap.open(tmp_path / 'bare', MODEL, DIM) as store:
+        store.begin_session()
+        store.add(Frame(0, IMAGE), vectors_of(1)[0])
+    with pytest.raises(MapError, match=r'none of the 1 keyframes .* --source'):
+        netvlad_map('redescribe', tmp_path / 'bare', '--output', tmp_path / 'n')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bare', 'map', 'other']
 
 
 def test_a_failed_tool_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 NS_PER_S = 1_000_000_000
+# An image that is older than the last one by no more than this is only late.
+TIME_JUMP_S = 1.0
 # A looped recording may lose its first images while the node is busy.
 BEGINNING_S = 5.0
 # A clock that is set on the way, such as one that learns the date, leaps farther ahead than this

@@ -4,7 +4,7 @@
 
 import pytest
 
-from netvlad_ros.ros.served_stamps import ServedStamps
+from netvlad_ros.served_stamps import ServedStamps
 
 S = 1_000_000_000
 TIME_JUMP_S = 1.0
