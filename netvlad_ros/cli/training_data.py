@@ -31,7 +31,8 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
     parser.add_argument('dataset', type=Path, help='File or folder of the dataset.')
     parser.add_argument('--split', default=split, help=f'Part of the dataset. Default: {split}')
     parser.add_argument(
-        '--images', type=Path, help='Folder that names in a list are relative to.'
+        '--images', type=Path,
+        help='Folder that names in a list are relative to, or that images of recordings go to.',
     )
     parser.add_argument('--kind', choices=KINDS, default='auto', help='Default: auto')
     parser.add_argument(

@@ -5,15 +5,20 @@
 Several recordings in one folder are one dataset. Whether two of them show the same places is not
 known: pairs between them are neither alike nor different.
 
-Images are written to a folder once, because training reads them in random order. The first part
-of the frames trains and the rest is held out, without those of a time gap between the two, so
-that no held-out image has a neighbour in time among the training ones. Places that the robot
-comes back to may be in both: they show what the model makes of this environment at another time.
+Images are written to a folder once, because training reads them in random order. Their names say
+what they show, so that another recording of the same name and stamps does not find them.
+
+The first part of the frames trains and the rest is held out, without those of a time gap between
+the two, so that no held-out image has a neighbour in time among the training ones. Places that the
+robot comes back to may be in both: they show what the model makes of this environment at another
+time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+import hashlib
+import os
 from pathlib import Path
 from typing import Optional
 
@@ -71,8 +76,8 @@ def read_bag(
     True poses go before odometry where the recording has them.
 
     :param split: 'train' or 'val' by time, or 'all'.
-    :param root: folder for the images; by default ``NAME_images`` beside the recording.
-    :raises InputError: the recording has no pose, or too few frames.
+    :param root: folder for ``NAME_images``, which holds the images; by default the recording's.
+    :raises InputError: the recording has no pose, or too few frames, or there is nowhere to write.
     """
     config = config or BagConfig()
     validate(config, 'bag.')
@@ -80,7 +85,7 @@ def read_bag(
         raise InputError(f'split of a recording is {split!r}, allowed: train, val, all')
     if path.name in ('', '..'):  # '.': the folder has a name all the same
         path = path.resolve()
-    root = root or path.with_name(f'{path.stem}_images')
+    folder = (root or path.parent) / f'{path.name}_images'
     source = open_source(path)
     track = source.ground_truth.poses
     paths: list[Path] = []
@@ -100,7 +105,7 @@ def read_bag(
         if last is not None and not _moved(row, last):
             continue
         last = row
-        paths.append(_written(root, frame))
+        paths.append(_written(folder, frame))
         rows.append(row)
     if len(rows) < 2 * _QUERY_EVERY:
         raise InputError(
@@ -114,7 +119,7 @@ def read_bag(
     images = images.take(_part(path, split, values[:, 3], config))
     asks = np.arange(len(images)) % _QUERY_EVERY == _QUERY_EVERY - 1
     return PlaceDataset(
-        name=path.stem,
+        name=path.name,
         database=images.take(np.flatnonzero(~asks)),
         queries=images.take(np.flatnonzero(asks)),
         split=split,
@@ -130,12 +135,14 @@ def recordings_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_recording(path))
 
 
-def read_bags(folder: Path, split: str, config: Optional[BagConfig] = None) -> PlaceDataset:
+def read_bags(
+    folder: Path, split: str, root: Optional[Path] = None, config: Optional[BagConfig] = None
+) -> PlaceDataset:
     """Return all recordings right in a folder as one dataset, each with its own split by time.
 
     :raises InputError: as ``read_bag``.
     """
-    parts = [read_bag(path, split, None, config) for path in recordings_in(folder)]
+    parts = [read_bag(path, split, root, config) for path in recordings_in(folder)]
     shifts_m, east_m = [], 0.0
     for part in parts:
         xy_m = part.all_images().xy_m
@@ -191,12 +198,21 @@ def _moved(
     return distance_m >= STEP_M or turn_deg >= STEP_DEG
 
 
-def _written(root: Path, frame: Frame) -> Path:
+def _written(folder: Path, frame: Frame) -> Path:
     """Return the frame's image file, written if it is not there yet."""
-    path = root / f'{frame.stamp_ns}.jpg'
+    content = hashlib.sha256(frame.image_rgb.tobytes()).hexdigest()[:8]
+    path = folder / f'{frame.stamp_ns}-{content}.jpg'
     if not path.is_file():
-        root.mkdir(parents=True, exist_ok=True)
         bgr = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
-            raise InputError(f'cannot write {str(path)!r}')
+        jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+        # Whole or not at all; other processes of the run write the same.
+        partial = path.with_suffix(f'.{os.getpid()}.partial')
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(jpeg.tobytes())
+            partial.replace(path)
+        except OSError as error:
+            raise InputError(
+                f'cannot write {str(path)!r}: {error}; --images DIR puts the images elsewhere'
+            ) from error
     return path

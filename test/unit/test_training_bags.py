@@ -127,3 +127,37 @@ def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
     assert different[first][:, first].sum() == alone_different.sum()
     with pytest.raises(InputError, match='is no recording and has none in it'):
         open_dataset(folder / 'a_images', kind='bag')
+
+
+def test_another_recording_of_the_same_name_and_stamps_has_images_of_its_own(recording, tmp_path):
+    old = read_bag(recording, 'all', tmp_path / 'cache')
+    for path in (recording / 'images').iterdir():
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    new = read_bag(recording, 'all', tmp_path / 'cache')
+    assert old.fingerprint() != new.fingerprint(), 'outputs of frozen layers are kept by it'
+    for part, frame in ((old, 255 - cv2.imread(str(recording / 'images/000.jpg'))),
+                        (new, cv2.imread(str(recording / 'images/000.jpg')))):  # fmt: skip
+        kept = cv2.imread(str(part.database.paths[0])).astype(int)
+        assert np.abs(kept - frame).mean() < 20
+    again = read_bag(recording, 'all', tmp_path / 'cache')
+    assert again.database.paths == new.database.paths
+
+
+def test_names_that_differ_after_a_dot_are_two_recordings(recording, tmp_path):
+    folders = set()
+    for name in ('drive.1', 'drive.2'):
+        dataset = read_bag(Path(shutil.copytree(recording, tmp_path / name)), 'all')
+        folders.add(dataset.database.paths[0].parent)
+        assert dataset.name == name
+    assert len(folders) == 2
+
+
+def test_a_recording_beside_which_nothing_can_be_written_says_what_to_do(recording, tmp_path):
+    (tmp_path / 'drive_images').write_text('a file, as on a medium that is read-only')
+    with pytest.raises(InputError, match=r'cannot write .*drive_images/.*--images DIR puts'):
+        open_dataset(recording, 'all')
+    (tmp_path / 'drives').mkdir()
+    recording.rename(tmp_path / 'drives/drive')
+    for path in (tmp_path / 'drives', tmp_path / 'drives/drive'):
+        dataset = open_dataset(path, 'all', tmp_path / 'elsewhere')
+        assert dataset.database.paths[0].parent == tmp_path / 'elsewhere/drive_images'
