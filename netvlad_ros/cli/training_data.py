@@ -108,13 +108,19 @@ def _boolean(text: str) -> bool:
 def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDataset:
     """Open the dataset, check its lists, files and images, and print what it is.
 
-    :raises InputError: something is wrong with it.
+    :param split: a part that is only looked at; by default ``--split``, which a model learns from.
+    :raises InputError: something is wrong with it, or a model would learn from what judges it.
     """
     from netvlad_ros.training.places import check_files, self_check
     from netvlad_ros.training.readers import open_dataset
 
     bag = settings_from(args, BagConfig(), 'bag.')
     dataset = open_dataset(args.dataset, split or args.split, args.images, args.kind, bag)
+    if split is None and dataset.split in ('val', 'test'):
+        raise InputError(
+            f'{dataset.name} is a {dataset.split} set, which is there to judge what learnt from '
+            'other images: give the training images, --split train'
+        )
     print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
     check_files(dataset)
     return without_unreadable(dataset)
@@ -135,15 +141,19 @@ def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) ->
     """Open the held-out part: the dataset of ``--val``, else that split of the first dataset.
 
     :param training: the datasets that train.
-    :raises InputError: it is one of those: many kinds of data have no splits.
+    :raises InputError: an image is in both: many kinds of data have no splits.
     """
     path = args.val or args.dataset
     held_out = open_checked(
         argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
     )
-    if held_out.fingerprint() in [dataset.fingerprint() for dataset in training]:
+    trains = {file.resolve() for dataset in training for file in dataset.all_images().paths}
+    files = held_out.all_images().paths
+    both = [file for file in files if file.resolve() in trains]
+    if both:
         raise InputError(
-            f'split {args.val_split!r} of {str(path)!r} holds the very images that train: give '
+            f'split {args.val_split!r} of {str(path)!r} holds {len(both)} images that also train '
+            f'(of {len(files)}), such as {str(both[0])!r}: give another --split, '
             "others with --val FILE, or --val-split '' to train without validation"
         )
     return held_out

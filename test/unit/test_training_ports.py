@@ -165,19 +165,46 @@ def test_a_held_out_part_that_trains_is_refused(tmp_path, capsys, recipe):
     rows = [line.split(',') for line in table.read_text().splitlines()]
     unsplit = tmp_path / 'places/unsplit.csv'
     unsplit.write_text(''.join(','.join([*row[:3], row[4]]) + '\n' for row in rows))
-    for data in (f'{unsplit}', f'{table} --val {table} --val-split train'):
+    # Of the 12 held-out images one is a training image under another path.
+    (tmp_path / 'again').symlink_to(tmp_path / 'places')
+    partly = tmp_path / 'places/partly.csv'
+    partly.write_text(table.read_text().replace('\n03.jpg', '\n../again/00.jpg'))
+    for data, shared in (
+        (f'{unsplit}', '30 images that also train (of 30)'),
+        (f'{table} --val {table} --val-split train', '18 images that also train (of 18)'),
+        (f'{table} --val {partly}', "1 images that also train (of 12), such as '"),
+    ):
         command = f"""train {data} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
             --epochs 1 --steps 1"""
         assert main(command.split()) == 1
         error = capsys.readouterr().err
-        assert 'the very images that train' in error
+        assert shared in error
         assert "others with --val FILE, or --val-split ''" in error
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_models_learn_from_no_val_or_test_set(tmp_path, capsys, split):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    table.write_text(table.read_text().replace('train', split))
+    for command in (
+        'train --recipe relja --epochs 1', 'train --recipe modern --steps 1', 'cluster',
+        'whiten --dim 4',
+    ):  # fmt: skip
+        name, *options = command.split()
+        words = [name, str(table), *options, '--model', str(start), '--split', split]
+        words += ['--output', str(tmp_path / 'out')]
+        assert main([*words, '--val-split='] if name == 'train' else words) == 1, command
+        assert f'places is a {split} set' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert main(['test', str(table), '--model', str(start), '--split', split]) == 0
 
 
 def test_a_run_continues_only_as_it_was(tmp_path, capsys):
     table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
     write_start(start)
+    table.write_text(table.read_text().replace(',val,', ',more,'))
     common = f'train {table} --model {start} --output {tmp_path / "run"} --val-split='
     assert main([*common.split(), '--recipe', 'relja', '--epochs', '1']) == 0
     for options, named in (
@@ -185,7 +212,7 @@ def test_a_run_continues_only_as_it_was(tmp_path, capsys):
         ('--recipe nanne --epochs 1', "recipe 'relja', now it is 'nanne'"),
         ('--recipe relja --epochs 1 --margin 0.2', 'config.margin 0.1, now it is 0.2'),
         ('--recipe relja --epochs 1 --train-layers', 'train_layers None, now it is []'),
-        ('--recipe relja --epochs 1 --split val', 'data_hash'),
+        ('--recipe relja --epochs 1 --split more', 'data_hash'),
     ):
         capsys.readouterr()
         assert main([*common.split(), '--resume', *options.split()]) == 1
