@@ -5,6 +5,9 @@
 Several recordings in one folder are one dataset. Whether two of them show the same places is not
 known: pairs between them are neither alike nor different.
 
+Images whose heights differ by more than a floor (``FLOOR_M``) show two places, however near they
+are from above.
+
 Images are written to a folder once, because training reads them in random order. Their names say
 what they show, so that another recording of the same name and stamps does not find them.
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Optional
@@ -44,7 +48,15 @@ STEP_DEG = 15.0
 # A quarter of the images asks, the rest is searched.
 _QUERY_EVERY = 4
 
+# Floors, and decks of car parks, are at least 2.5 m apart; on one of them the height that a robot
+# knows of itself drifts less. A wide radius allows for a hill, as steep as few streets are.
+FLOOR_M = 2.0
+STEEPEST = 0.3
+
 _JPEG_QUALITY = 95
+
+# Position in metres, heading in degrees, stamp in seconds.
+_Row = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,8 @@ def read_bag(
     source = open_source(path)
     track = source.ground_truth.poses
     paths: list[Path] = []
-    rows: list[tuple[float, float, float, float]] = []
-    last: Optional[tuple[float, float, float, float]] = None
+    rows: list[_Row] = []
+    last: Optional[_Row] = None
     for frame in source.frames():
         T = frame.T_odom_base
         axis = 0
@@ -101,7 +113,8 @@ def read_bag(
         if T is None:
             continue
         heading_deg = float(np.degrees(np.arctan2(T[1, axis], T[0, axis])))
-        row = (float(T[0, 3]), float(T[1, 3]), heading_deg, frame.stamp_ns / 1e9)
+        x_m, y_m, z_m = (float(value) for value in T[:3, 3])
+        row = (x_m, y_m, z_m, heading_deg, frame.stamp_ns / 1e9)
         if last is not None and not _moved(row, last):
             continue
         last = row
@@ -114,9 +127,11 @@ def read_bag(
         )
     values = np.array(rows)
     images = PlaceImages(
-        tuple(paths), values[:, :2].copy(), values[:, 3].copy(), heading_deg=values[:, 2].copy()
-    )
-    images = images.take(_part(path, split, values[:, 3], config))
+        tuple(paths), values[:, :2].copy(), values[:, 4].copy(),
+        heading_deg=values[:, 3].copy(),
+        level=values[:, 2] / max(FLOOR_M, STEEPEST * config.radius_m),
+    )  # fmt: skip
+    images = images.take(_part(path, split, values[:, 4], config))
     asks = np.arange(len(images)) % _QUERY_EVERY == _QUERY_EVERY - 1
     return PlaceDataset(
         name=path.name,
@@ -159,6 +174,7 @@ def _together(parts: list[PlaceImages], shifts_m: list[FloatArray]) -> PlaceImag
     """Return lists of images as one; two far ones may show the same place."""
     stamps = [part.stamp for part in parts if part.stamp is not None]
     headings = [part.heading_deg for part in parts if part.heading_deg is not None]
+    levels = [part.level for part in parts if part.level is not None]
     xy_m = np.concatenate([p.xy_m + shift for p, shift in zip(parts, shifts_m, strict=True)])
     return PlaceImages(
         paths=tuple(path for part in parts for path in part.paths),
@@ -166,6 +182,7 @@ def _together(parts: list[PlaceImages], shifts_m: list[FloatArray]) -> PlaceImag
         stamp=np.concatenate(stamps),
         look_alike=np.zeros(len(xy_m), dtype=np.int64),
         heading_deg=np.concatenate(headings),
+        level=np.concatenate(levels),
     )
 
 
@@ -190,11 +207,9 @@ def _part(path: Path, split: str, stamp_s: FloatArray, config: BagConfig) -> Int
     return chosen
 
 
-def _moved(
-    row: tuple[float, float, float, float], last: tuple[float, float, float, float]
-) -> bool:
-    distance_m = float(np.hypot(row[0] - last[0], row[1] - last[1]))
-    turn_deg = abs((row[2] - last[2] + 180.0) % 360.0 - 180.0)
+def _moved(row: _Row, last: _Row) -> bool:
+    distance_m = math.dist(row[:3], last[:3])
+    turn_deg = abs((row[3] - last[3] + 180.0) % 360.0 - 180.0)
     return distance_m >= STEP_M or turn_deg >= STEP_DEG
 
 

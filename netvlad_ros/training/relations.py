@@ -29,8 +29,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Relations:
     """Pairs by distance: one place up to ``positive_m``, two places beyond ``negative_m``.
 
-    Pairs between the two radii, near ones that look more than ``heading_deg`` apart, and
-    far ones of one look-alike class are neither.
+    Pairs of two floors are two places at any distance. Pairs between the two radii, near ones that
+    look more than ``heading_deg`` apart, and far ones of one look-alike class are neither.
 
     :param part: (N,) number of the dataset that each image is of; None for one dataset.
     """
@@ -47,10 +47,16 @@ class Relations:
         xy_m = self.images.xy_m
         distance = np.linalg.norm(xy_m[i][:, None] - xy_m[j][None], axis=2)
         same, different = distance <= self.positive_m, distance > self.negative_m
+        level = self.images.level
+        if level is not None:
+            # A nan is a level that this image lacks: its pairs go by distance alone.
+            two_floors = np.abs(level[i][:, None] - level[j][None]) > 1
+            same &= ~two_floors
+            different |= two_floors
         if self.images.heading_deg is not None:
             heading = self.images.heading_deg
             turn = np.abs((heading[i][:, None] - heading[j][None] + 180) % 360 - 180)
-            # A nan is a heading that this image lacks: its pairs go by distance alone.
+            # A nan is a heading that this image lacks.
             same &= ~(turn > self.heading_deg)
         look_alike = self.images.look_alike
         if look_alike is not None:
@@ -75,7 +81,7 @@ def joined(parts: Sequence[Relations]) -> Relations:
     the negative radius is the largest after that; the angle is the first one's.
     """
     first = parts[0]
-    xy_m, look_alike, heading, negative_m = [], [], [], first.negative_m
+    xy_m, look_alike, heading, level, negative_m = [], [], [], [], first.negative_m
     east_m = 0.0
     classes = 0
     for part in parts:
@@ -88,13 +94,16 @@ def joined(parts: Sequence[Relations]) -> Relations:
         count = len(part.images)
         look_alike.append(np.full(count, -1) if known is None else known + classes)
         classes = max(classes, int(look_alike[-1].max()) + 1)
-        degrees = part.images.heading_deg
-        heading.append(np.full(count, np.nan) if degrees is None else degrees)
+        unknown = np.full(count, np.nan)
+        degrees, floors = part.images.heading_deg, part.images.level
+        heading.append(unknown if degrees is None else degrees)
+        level.append(unknown if floors is None else floors)
     images = PlaceImages(
         paths=tuple(path for part in parts for path in part.images.paths),
         xy_m=np.concatenate(xy_m),
         look_alike=np.concatenate(look_alike).astype(np.int64),
         heading_deg=np.concatenate(heading),
+        level=np.concatenate(level),
     )
     sizes = [len(part.images) for part in parts]
     numbers = np.repeat(np.arange(len(parts)), sizes).astype(np.int64)

@@ -22,7 +22,7 @@ from netvlad_ros.errors import InputError
 from netvlad_ros.training.bags import BagConfig, read_bag
 from netvlad_ros.training.places import check_lists
 from netvlad_ros.training.readers import open_dataset
-from netvlad_ros.training.relations import relations_of
+from netvlad_ros.training.relations import joined, relations_of
 
 FRAMES, STEP_M, STEP_S = 80, 1.0, 0.5
 
@@ -78,6 +78,32 @@ def test_radius_and_angle_label_the_pairs(recording):
     relations.images.heading_deg[at[2]] = 21.0
     same, different = relations.pairs(at[:1], at)
     assert np.flatnonzero(same).tolist() == [0, 1, 3] and not different[0, 2]
+
+
+@pytest.mark.parametrize(
+    ('radius_m', 'climb_m', 'places'),
+    [(3.0, 1.9, 1), (3.0, 2.1, 2), (3.0, 30.0, 2), (25.0, 7.4, 1), (25.0, 7.6, 2)],
+)
+def test_floors_are_two_places_but_drift_and_slopes_are_not(
+    recording, radius_m, climb_m, places
+):
+    track = recording / 'groundtruth.txt'
+    lines = [line.split() for line in track.read_text().splitlines()]
+    # Back along the same wall, one floor higher.
+    for n, line in enumerate(lines[FRAMES // 2 :]):
+        line[1], line[3] = str(FRAMES // 2 - n), str(climb_m)
+    track.write_text('\n'.join(' '.join(line) for line in lines))
+    dataset = read_bag(recording, 'all', config=BagConfig(radius_m=radius_m))
+    relations = relations_of(dataset)
+    above = relations.images.stamp >= 1000 + STEP_S * FRAMES / 2
+    at_20_m = relations.images.xy_m[:, 0] == 20.0
+    for each in (relations, joined([relations, relations])):
+        same, different = each.pairs(
+            np.flatnonzero(at_20_m & above), np.flatnonzero(at_20_m & ~above)
+        )
+        assert (bool(same), bool(different)) == (places == 1, places == 2)
+    above = dataset.database.stamp >= 1000 + STEP_S * FRAMES / 2
+    assert max(np.unique(above[row]).size for row in dataset.right()) == 3 - places
 
 
 def small_model(path: Path) -> Path:
