@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import itertools
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from netvlad_ros.training.places import (
     PlaceDataset,
     PlaceImages,
 )
+from netvlad_ros.types import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -33,6 +34,7 @@ class Relations:
     look more than ``heading_deg`` apart, and far ones of one look-alike class are neither.
 
     :param part: (N,) number of the dataset that each image is of; None for one dataset.
+    :param look_alike_from_m: distance beyond which look-alike classes count; (N,) or one for all.
     """
 
     images: PlaceImages
@@ -40,6 +42,7 @@ class Relations:
     negative_m: float
     heading_deg: float = HEADING_DEG
     part: Optional[IntArray] = None
+    look_alike_from_m: Union[float, FloatArray] = LOOK_ALIKE_FROM_M
 
     def pairs(self, rows: npt.ArrayLike, columns: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
         """Return two (n, m) masks: pairs of one place, pairs of two places."""
@@ -62,7 +65,8 @@ class Relations:
         if look_alike is not None:
             unclear = look_alike[i][:, None] == look_alike[j][None]
             unclear[look_alike[i] < 0] = False
-            different &= ~(unclear & (distance > LOOK_ALIKE_FROM_M))
+            from_m = np.broadcast_to(self.look_alike_from_m, len(self.images))[i]
+            different &= ~(unclear & (distance > from_m[:, None]))
         return same, different
 
 
@@ -77,11 +81,13 @@ def relations_of(dataset: PlaceDataset) -> Relations:
 def joined(parts: Sequence[Relations]) -> Relations:
     """Return the images of several datasets as one, far apart from each other.
 
-    Radii are those of each part: its positions are scaled to the first one's positive radius, and
-    the negative radius is the largest after that; the angle is the first one's.
+    Radii are those of each part: its positions, and the distance from which look-alike images
+    count, are scaled to the first one's positive radius, and the negative radius is the largest
+    after that; the angle is the first one's.
     """
     first = parts[0]
     xy_m, look_alike, heading, level, negative_m = [], [], [], [], first.negative_m
+    from_m = []
     east_m = 0.0
     classes = 0
     for part in parts:
@@ -94,6 +100,7 @@ def joined(parts: Sequence[Relations]) -> Relations:
         count = len(part.images)
         look_alike.append(np.full(count, -1) if known is None else known + classes)
         classes = max(classes, int(look_alike[-1].max()) + 1)
+        from_m.append(np.broadcast_to(part.look_alike_from_m, count) * scale)
         unknown = np.full(count, np.nan)
         degrees, floors = part.images.heading_deg, part.images.level
         heading.append(unknown if degrees is None else degrees)
@@ -107,7 +114,9 @@ def joined(parts: Sequence[Relations]) -> Relations:
     )
     sizes = [len(part.images) for part in parts]
     numbers = np.repeat(np.arange(len(parts)), sizes).astype(np.int64)
-    return Relations(images, first.positive_m, negative_m, first.heading_deg, numbers)
+    return Relations(
+        images, first.positive_m, negative_m, first.heading_deg, numbers, np.concatenate(from_m)
+    )
 
 
 class PlaceSampler:

@@ -337,6 +337,19 @@ def test_walks_of_one_area_say_nothing_of_each_other(shared_data):
     assert pair(first.format(7), stairs) == (False, True)
 
 
+def test_walks_beside_a_dataset_of_smaller_radius_still_say_nothing_of_each_other():
+    xy_m = np.array([[1000.0 * walk, step] for walk in range(3) for step in range(9)])
+    images = PlaceImages(tuple(Path(f'{n}') for n in range(27)), xy_m)
+    walks = Relations(replace(images, look_alike=np.zeros(27, dtype=np.int64)), 2.5, 5.5)
+    other = Relations(images, 1.0, 2.2)
+    rows = np.arange(27)
+    _, expected = walks.pairs(rows, rows)
+    for first, both in ((0, joined([walks, other])), (27, joined([other, walks]))):
+        _, different = both.pairs(first + rows, first + rows)
+        np.testing.assert_array_equal(different, expected)
+        assert both.pairs([0], [27])[1].all(), 'datasets are different places'
+
+
 def test_a_batch_holds_places_with_hard_negatives_among_them(shared_data):
     val = relations_of(open_dataset(shared_data / 'train' / 'ie_tower', 'val'))
     both = joined([val, val])
