@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     if args.kind in KINDS or (args.kind == 'auto' and retrieval_kind(args.dataset)):
         networks = ((label, bundle.network) for label, bundle in _variants(args))
         return test_retrieval(args, networks)
-    dataset = open_checked(args)
+    dataset = open_checked(args, args.split)
     group = dataset.database.panorama if args.nms else None
     if args.nms and group is None:
         raise ConfigError(f'{dataset.name} has no panoramas, --nms does not apply')

@@ -32,8 +32,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = 'train') ->
     parser.add_argument('--split', default=split, help=f'Part of the dataset. Default: {split}')
     parser.add_argument(
         '--images', type=Path,
-        help='Folder that names in a list are relative to; of one recording, where its images are '
-        'written (default: NAME_images beside it).',
+        help='Folder that names in a list are relative to, or that images of recordings go to.',
     )
     parser.add_argument('--kind', choices=KINDS, default='auto', help='Default: auto')
     parser.add_argument(
@@ -119,13 +118,19 @@ def _boolean(text: str) -> bool:
 def open_checked(args: argparse.Namespace, split: str | None = None) -> PlaceDataset:
     """Open the dataset, check its lists, files and images, and print what it is.
 
-    :raises InputError: something is wrong with it.
+    :param split: a part that is only looked at; by default ``--split``, which a model learns from.
+    :raises InputError: something is wrong with it, or a model would learn from what judges it.
     """
     from netvlad_ros.training.places import check_files, self_check
     from netvlad_ros.training.readers import open_dataset
 
     bag = settings_from(args, BagConfig(), 'bag.')
     dataset = open_dataset(args.dataset, split or args.split, args.images, args.kind, bag)
+    if split is None and dataset.split in ('val', 'test'):
+        raise InputError(
+            f'{dataset.name} is a {dataset.split} set, which is there to judge what learnt from '
+            'other images: give the training images, --split train'
+        )
     print(f'{dataset.name} {dataset.split}: {self_check(dataset)}')
     check_files(dataset)
     return without_unreadable(dataset)
@@ -135,8 +140,6 @@ def open_all(args: argparse.Namespace) -> list[PlaceDataset]:
     """Open what is learnt from: the dataset and those of ``--also``.
 
     To the latter only the options of recordings apply.
-
-    :raises ConfigError: one is there to measure by.
     """
     others = [
         argparse.Namespace(
@@ -144,33 +147,27 @@ def open_all(args: argparse.Namespace) -> list[PlaceDataset]:
         )
         for path in args.also
     ]
-    datasets = [open_checked(each) for each in (args, *others)]
-    for dataset in datasets:
-        if dataset.split in ('test', 'val'):
-            raise ConfigError(
-                f'{dataset.name} is a {dataset.split} set: nothing is learnt from what measures '
-                'accuracy; give --split train'
-            )
-    return datasets
+    return [open_checked(each) for each in (args, *others)]
 
 
 def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) -> PlaceDataset:
     """Open the held-out part: the dataset of ``--val``, else that split of the first dataset.
 
     :param training: the datasets that train.
-    :raises InputError: it shares images with those: many kinds of data have no splits.
+    :raises InputError: an image is in both: many kinds of data have no splits.
     """
     path = args.val or args.dataset
     held_out = open_checked(
         argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
     )
-    trained = {path.resolve() for data in training for path in data.all_images().paths}
-    ours = held_out.all_images().paths
-    if both := [image for image in ours if image.resolve() in trained]:
+    trains = {file.resolve() for dataset in training for file in dataset.all_images().paths}
+    files = held_out.all_images().paths
+    both = [file for file in files if file.resolve() in trains]
+    if both:
         raise InputError(
-            f'split {args.val_split!r} of {str(path)!r} holds {len(both)} of {len(ours)} images '
-            f'that train, the first is {str(both[0])!r}: give others with --val FILE, or '
-            "--val-split '' to train without validation"
+            f'split {args.val_split!r} of {str(path)!r} holds {len(both)} images that also train '
+            f'(of {len(files)}), such as {str(both[0])!r}: give another --split, '
+            "others with --val FILE, or --val-split '' to train without validation"
         )
     return held_out
 

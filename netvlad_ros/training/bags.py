@@ -5,19 +5,24 @@
 Several recordings in one folder are one dataset. Whether two of them show the same places is not
 known: pairs between them are neither alike nor different.
 
-Places are told apart by x and y: floors above each other are recordings of their own.
+Images whose heights differ by more than a floor (``FLOOR_M``) show two places, however near they
+are from above.
 
-Images are written to a folder once, because training reads them in random order; they are written
-anew when the recording has changed. The first part
-of the frames trains and the rest is held out, without those of a time gap between the two, so
-that no held-out image has a neighbour in time among the training ones. Places that the robot
-comes back to may be in both: they show what the model makes of this environment at another time.
+Images are written to a folder once, because training reads them in random order. Their names say
+what they show, so that another recording of the same name and stamps does not find them.
+
+The first part of the frames trains and the rest is held out, without those of a time gap between
+the two, so that no held-out image has a neighbour in time among the training ones. Places that the
+robot comes back to may be in both: they show what the model makes of this environment at another
+time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-import json
+import hashlib
+import math
+import os
 from pathlib import Path
 from typing import Optional
 
@@ -26,7 +31,7 @@ import numpy as np
 
 from netvlad_ros.config import setting, validate
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import Topics, is_recording, open_source
+from netvlad_ros.evaluation.sources import is_recording, open_source
 from netvlad_ros.training.places import (
     HEADING_DEG,
     LOOK_ALIKE_FROM_M,
@@ -43,7 +48,15 @@ STEP_DEG = 15.0
 # A quarter of the images asks, the rest is searched.
 _QUERY_EVERY = 4
 
+# Floors, and decks of car parks, are at least 2.5 m apart; on one of them the height that a robot
+# knows of itself drifts less. A wide radius allows for a hill, as steep as few streets are.
+FLOOR_M = 2.0
+STEEPEST = 0.3
+
 _JPEG_QUALITY = 95
+
+# Position in metres, heading in degrees, stamp in seconds.
+_Row = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class BagConfig:
     """What the poses of a recording say of its images, and which of them are held out."""
 
     radius_m: float = setting(
-        5.0, 'Images within this distance, by x and y, show one place, beyond twice that two.',
+        5.0, 'Images within this distance show one place, beyond twice that two.',
         unit='m', minimum=0.01, maximum=1000.0,
     )
     angle_deg: float = setting(
@@ -75,9 +88,8 @@ def read_bag(
     True poses go before odometry where the recording has them.
 
     :param split: 'train' or 'val' by time, or 'all'.
-    :param root: folder for the images; by default ``NAME_images`` beside the recording.
-    :raises InputError: the recording has no pose, or too few frames, or the images cannot be
-        written.
+    :param root: folder for ``NAME_images``, which holds the images; by default the recording's.
+    :raises InputError: the recording has no pose, or too few frames, or there is nowhere to write.
     """
     config = config or BagConfig()
     validate(config, 'bag.')
@@ -85,13 +97,12 @@ def read_bag(
         raise InputError(f'split of a recording is {split!r}, allowed: train, val, all')
     if path.name in ('', '..'):  # '.': the folder has a name all the same
         path = path.resolve()
-    root = root or path.with_name(f'{path.name}_images')
+    folder = (root or path.parent) / f'{path.name}_images'
     source = open_source(path)
-    written = _Written(root, path, source.topics)
     track = source.ground_truth.poses
     paths: list[Path] = []
-    rows: list[tuple[float, float, float, float]] = []
-    last: Optional[tuple[float, float, float, float]] = None
+    rows: list[_Row] = []
+    last: Optional[_Row] = None
     for frame in source.frames():
         T = frame.T_odom_base
         axis = 0
@@ -102,26 +113,28 @@ def read_bag(
         if T is None:
             continue
         heading_deg = float(np.degrees(np.arctan2(T[1, axis], T[0, axis])))
-        row = (float(T[0, 3]), float(T[1, 3]), heading_deg, frame.stamp_ns / 1e9)
+        x_m, y_m, z_m = (float(value) for value in T[:3, 3])
+        row = (x_m, y_m, z_m, heading_deg, frame.stamp_ns / 1e9)
         if last is not None and not _moved(row, last):
             continue
         last = row
-        paths.append(written.image(frame))
+        paths.append(_written(folder, frame))
         rows.append(row)
     if len(rows) < 2 * _QUERY_EVERY:
         raise InputError(
             f'{str(path)!r} gives {len(rows)} images with a pose, {2 * _QUERY_EVERY} are needed: '
             'does it hold odometry or true poses?'
         )
-    written.is_complete()
     values = np.array(rows)
     images = PlaceImages(
-        tuple(paths), values[:, :2].copy(), values[:, 3].copy(), heading_deg=values[:, 2].copy()
-    )
-    images = images.take(_part(path, split, values[:, 3], config))
+        tuple(paths), values[:, :2].copy(), values[:, 4].copy(),
+        heading_deg=values[:, 3].copy(),
+        level=values[:, 2] / max(FLOOR_M, STEEPEST * config.radius_m),
+    )  # fmt: skip
+    images = images.take(_part(path, split, values[:, 4], config))
     asks = np.arange(len(images)) % _QUERY_EVERY == _QUERY_EVERY - 1
     return PlaceDataset(
-        name=path.stem,
+        name=path.name,
         database=images.take(np.flatnonzero(~asks)),
         queries=images.take(np.flatnonzero(asks)),
         split=split,
@@ -137,12 +150,14 @@ def recordings_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_recording(path))
 
 
-def read_bags(folder: Path, split: str, config: Optional[BagConfig] = None) -> PlaceDataset:
+def read_bags(
+    folder: Path, split: str, root: Optional[Path] = None, config: Optional[BagConfig] = None
+) -> PlaceDataset:
     """Return all recordings right in a folder as one dataset, each with its own split by time.
 
     :raises InputError: as ``read_bag``.
     """
-    parts = [read_bag(path, split, None, config) for path in recordings_in(folder)]
+    parts = [read_bag(path, split, root, config) for path in recordings_in(folder)]
     shifts_m, east_m = [], 0.0
     for part in parts:
         xy_m = part.all_images().xy_m
@@ -159,6 +174,7 @@ def _together(parts: list[PlaceImages], shifts_m: list[FloatArray]) -> PlaceImag
     """Return lists of images as one; two far ones may show the same place."""
     stamps = [part.stamp for part in parts if part.stamp is not None]
     headings = [part.heading_deg for part in parts if part.heading_deg is not None]
+    levels = [part.level for part in parts if part.level is not None]
     xy_m = np.concatenate([p.xy_m + shift for p, shift in zip(parts, shifts_m, strict=True)])
     return PlaceImages(
         paths=tuple(path for part in parts for path in part.paths),
@@ -166,6 +182,7 @@ def _together(parts: list[PlaceImages], shifts_m: list[FloatArray]) -> PlaceImag
         stamp=np.concatenate(stamps),
         look_alike=np.zeros(len(xy_m), dtype=np.int64),
         heading_deg=np.concatenate(headings),
+        level=np.concatenate(levels),
     )
 
 
@@ -190,50 +207,27 @@ def _part(path: Path, split: str, stamp_s: FloatArray, config: BagConfig) -> Int
     return chosen
 
 
-def _moved(
-    row: tuple[float, float, float, float], last: tuple[float, float, float, float]
-) -> bool:
-    distance_m = float(np.hypot(row[0] - last[0], row[1] - last[1]))
-    turn_deg = abs((row[2] - last[2] + 180.0) % 360.0 - 180.0)
+def _moved(row: _Row, last: _Row) -> bool:
+    distance_m = math.dist(row[:3], last[:3])
+    turn_deg = abs((row[3] - last[3] + 180.0) % 360.0 - 180.0)
     return distance_m >= STEP_M or turn_deg >= STEP_DEG
 
 
-class _Written:
-    """The images of a recording as files, with a note of what they were written from.
-
-    :param topics: where the images come from; None of a folder.
-    """
-
-    def __init__(self, root: Path, recording: Path, topics: Optional[Topics]) -> None:
-        self._root, self._note = root, root / 'source.json'
-        files = sorted(p for p in recording.rglob('*') if p.is_file()) or [recording]
-        self._source = json.dumps([
-            '' if topics is None else topics.image,
-            [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files],
-        ])
-        self._is_same = self._note.is_file() and self._note.read_text('utf-8') == self._source
-
-    def image(self, frame: Frame) -> Path:
-        """Return the frame's image file, written if it is not there yet."""
-        path = self._root / f'{frame.stamp_ns}.jpg'
-        if self._is_same and path.is_file():
-            return path
+def _written(folder: Path, frame: Frame) -> Path:
+    """Return the frame's image file, written if it is not there yet."""
+    content = hashlib.sha256(frame.image_rgb.tobytes()).hexdigest()[:8]
+    path = folder / f'{frame.stamp_ns}-{content}.jpg'
+    if not path.is_file():
         bgr = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2BGR)
         jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-        self._write(path, jpeg.tobytes())
-        return path
-
-    def is_complete(self) -> None:
-        """Note that the images are those of the recording as it is."""
-        if not self._is_same:
-            self._write(self._note, self._source.encode())
-
-    def _write(self, path: Path, content: bytes) -> None:
+        # Whole or not at all; other processes of the run write the same.
+        partial = path.with_suffix(f'.{os.getpid()}.partial')
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(jpeg.tobytes())
+            partial.replace(path)
         except OSError as error:
             raise InputError(
-                f'cannot write {str(path)!r}: {error}; --images DIR names another folder for the '
-                'images of a recording'
+                f'cannot write {str(path)!r}: {error}; --images DIR puts the images elsewhere'
             ) from error
+    return path

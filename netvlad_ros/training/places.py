@@ -33,7 +33,7 @@ LOOK_ALIKE_FROM_M = 500.0
 # Two views of a place overlap by about half up to this angle (60 degrees field of view).
 HEADING_DEG = 35.0
 
-_OPTIONAL = ('stamp', 'panorama', 'look_alike', 'heading_deg')
+_OPTIONAL = ('stamp', 'panorama', 'look_alike', 'heading_deg', 'level')
 
 # UTM northing ends at 10,000 km, so that cities of all continents span no more (of Mapillary SLS
 # nearly as much); one city in millimetres does.
@@ -53,6 +53,8 @@ class PlaceImages:
         neither positive nor negative; None if no such.
     :param heading_deg: (N,) compass direction of view; None if unknown. Where it is known, images
         of one place that look apart are neither positive nor negative when pairs are labelled.
+    :param level: (N,) height in floors, not rounded; None if unknown. Images more than one floor
+        apart show two places, however near they are from above.
     """
 
     paths: tuple[Path, ...]
@@ -61,6 +63,7 @@ class PlaceImages:
     panorama: Optional[IntArray] = None
     look_alike: Optional[IntArray] = None
     heading_deg: Optional[FloatArray] = None
+    level: Optional[FloatArray] = None
 
     def __post_init__(self) -> None:
         for name in ('xy_m', *_OPTIONAL):
@@ -120,7 +123,8 @@ class PlaceDataset:
     def within(self, radius_m: float, beyond_m: float = -1.0) -> list[IntArray]:
         """Return for each query the sorted database indices with beyond < distance <= radius.
 
-        Only distances count here: whoever lies outside may be a negative, of whatever stamp.
+        Those of another floor are left out. Only distance and height count here: whoever lies
+        outside may be a negative, of whatever stamp.
         """
         tree = cKDTree(self.database.xy_m)
         found = tree.query_ball_point(self.queries.xy_m, radius_m + 1e-9, return_sorted=True)
@@ -131,6 +135,12 @@ class PlaceDataset:
                     np.linalg.norm(self.database.xy_m[row] - xy, axis=1) > beyond_m
                 ] if len(row) else row
                 for row, xy in zip(near, self.queries.xy_m, strict=True)
+            ]
+        queries, database = self.queries.level, self.database.level
+        if queries is not None and database is not None:
+            near = [
+                row[np.abs(database[row] - level) <= 1]
+                for row, level in zip(near, queries, strict=True)
             ]
         return near
 
@@ -175,6 +185,8 @@ class PlaceDataset:
         for images in (self.database, self.queries):
             digest.update('\n'.join(f'{p.parent.name}/{p.name}' for p in images.paths).encode())
             digest.update(np.ascontiguousarray(images.xy_m).tobytes())
+            if images.level is not None:
+                digest.update(images.level.tobytes())
         digest.update(f'{self.true_radius_m} {self.positive_radius_m}'.encode())
         return digest.hexdigest()[:16]
 

@@ -41,7 +41,8 @@ def open_dataset(
 
     :param path: file or folder.
     :param split: 'train', 'val' or 'test' where the data hold several.
-    :param images: folder that names in a list are relative to; by default beside the list.
+    :param images: folder that names in a list are relative to, or that images of a recording are
+        written to; by default beside the list or recording.
     :param bag: how a recording is read.
     :raises InputError: the path is missing, of no known kind or damaged.
     """
@@ -58,7 +59,7 @@ def open_dataset(
         if is_recording(path):
             return read_bag(path, split, root, bag)
         if path.is_dir() and recordings_in(path):
-            return read_bags(path, split, bag)
+            return read_bags(path, split, root, bag)
         raise InputError(f'{str(path)!r} is no recording and has none in it')
     from netvlad_ros.training import lists
 

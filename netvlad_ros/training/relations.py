@@ -30,11 +30,11 @@ BoolArray = npt.NDArray[np.bool_]
 class Relations:
     """Pairs by distance: one place up to ``positive_m``, two places beyond ``negative_m``.
 
-    Pairs between the two radii, near ones that look more than ``heading_deg`` apart, and
-    far ones of one look-alike class are neither.
+    Pairs of two floors are two places at any distance. Pairs between the two radii, near ones that
+    look more than ``heading_deg`` apart, and far ones of one look-alike class are neither.
 
     :param part: (N,) number of the dataset that each image is of; None for one dataset.
-    :param look_alike_from_m: what is far, of all images or (N,).
+    :param look_alike_from_m: distance beyond which look-alike classes count; (N,) or one for all.
     """
 
     images: PlaceImages
@@ -50,17 +50,23 @@ class Relations:
         xy_m = self.images.xy_m
         distance = np.linalg.norm(xy_m[i][:, None] - xy_m[j][None], axis=2)
         same, different = distance <= self.positive_m, distance > self.negative_m
+        level = self.images.level
+        if level is not None:
+            # A nan is a level that this image lacks: its pairs go by distance alone.
+            two_floors = np.abs(level[i][:, None] - level[j][None]) > 1
+            same &= ~two_floors
+            different |= two_floors
         if self.images.heading_deg is not None:
             heading = self.images.heading_deg
             turn = np.abs((heading[i][:, None] - heading[j][None] + 180) % 360 - 180)
-            # A nan is a heading that this image lacks: its pairs go by distance alone.
+            # A nan is a heading that this image lacks.
             same &= ~(turn > self.heading_deg)
         look_alike = self.images.look_alike
         if look_alike is not None:
             unclear = look_alike[i][:, None] == look_alike[j][None]
             unclear[look_alike[i] < 0] = False
-            far_m = np.broadcast_to(self.look_alike_from_m, len(self.images))[i]
-            different &= ~(unclear & (distance > far_m[:, None]))
+            from_m = np.broadcast_to(self.look_alike_from_m, len(self.images))[i]
+            different &= ~(unclear & (distance > from_m[:, None]))
         return same, different
 
 
@@ -75,13 +81,13 @@ def relations_of(dataset: PlaceDataset) -> Relations:
 def joined(parts: Sequence[Relations]) -> Relations:
     """Return the images of several datasets as one, far apart from each other.
 
-    Radii are those of each part: its positions, and what is far in it, are scaled to the first
-    one's positive radius, and the negative radius is the largest after that; the angle is the
-    first one's.
+    Radii are those of each part: its positions, and the distance from which look-alike images
+    count, are scaled to the first one's positive radius, and the negative radius is the largest
+    after that; the angle is the first one's.
     """
     first = parts[0]
-    xy_m, look_alike, heading, far_m = [], [], [], []
-    negative_m = first.negative_m
+    xy_m, look_alike, heading, level, negative_m = [], [], [], [], first.negative_m
+    from_m = []
     east_m = 0.0
     classes = 0
     for part in parts:
@@ -94,19 +100,22 @@ def joined(parts: Sequence[Relations]) -> Relations:
         count = len(part.images)
         look_alike.append(np.full(count, -1) if known is None else known + classes)
         classes = max(classes, int(look_alike[-1].max()) + 1)
-        far_m.append(np.broadcast_to(scale * np.asarray(part.look_alike_from_m), count))
-        degrees = part.images.heading_deg
-        heading.append(np.full(count, np.nan) if degrees is None else degrees)
+        from_m.append(np.broadcast_to(part.look_alike_from_m, count) * scale)
+        unknown = np.full(count, np.nan)
+        degrees, floors = part.images.heading_deg, part.images.level
+        heading.append(unknown if degrees is None else degrees)
+        level.append(unknown if floors is None else floors)
     images = PlaceImages(
         paths=tuple(path for part in parts for path in part.images.paths),
         xy_m=np.concatenate(xy_m),
         look_alike=np.concatenate(look_alike).astype(np.int64),
         heading_deg=np.concatenate(heading),
+        level=np.concatenate(level),
     )
     sizes = [len(part.images) for part in parts]
     numbers = np.repeat(np.arange(len(parts)), sizes).astype(np.int64)
     return Relations(
-        images, first.positive_m, negative_m, first.heading_deg, numbers, np.concatenate(far_m)
+        images, first.positive_m, negative_m, first.heading_deg, numbers, np.concatenate(from_m)
     )
 
 

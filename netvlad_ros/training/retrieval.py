@@ -24,6 +24,7 @@ from typing import Any, Optional
 import numpy as np
 
 from netvlad_ros.errors import InputError
+from netvlad_ros.evaluation.sources import is_recording
 from netvlad_ros.image_files import is_image
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.training.recall import mean_average_precision
@@ -116,7 +117,8 @@ def retrieval_kind(path: Path) -> str:
         return ''
     if path.is_file():
         return 'oxford' if path.suffix == '.mat' and path.stem.startswith('gnd_') else ''
-    if not path.is_dir():
+    # What has a table or a recording's poses has positions, whatever its images are called.
+    if not path.is_dir() or (path / 'images.csv').is_file() or is_recording(path):
         return ''
     if any(path.glob('*_query.txt')) or any(path.glob('*/*_query.txt')):
         return 'oxford'

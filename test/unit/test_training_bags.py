@@ -22,7 +22,7 @@ from netvlad_ros.errors import InputError
 from netvlad_ros.training.bags import BagConfig, read_bag
 from netvlad_ros.training.places import check_lists
 from netvlad_ros.training.readers import open_dataset
-from netvlad_ros.training.relations import relations_of
+from netvlad_ros.training.relations import joined, relations_of
 
 FRAMES, STEP_M, STEP_S = 80, 1.0, 0.5
 
@@ -80,6 +80,32 @@ def test_radius_and_angle_label_the_pairs(recording):
     assert np.flatnonzero(same).tolist() == [0, 1, 3] and not different[0, 2]
 
 
+@pytest.mark.parametrize(
+    ('radius_m', 'climb_m', 'places'),
+    [(3.0, 1.9, 1), (3.0, 2.1, 2), (3.0, 30.0, 2), (25.0, 7.4, 1), (25.0, 7.6, 2)],
+)
+def test_floors_are_two_places_but_drift_and_slopes_are_not(
+    recording, radius_m, climb_m, places
+):
+    track = recording / 'groundtruth.txt'
+    lines = [line.split() for line in track.read_text().splitlines()]
+    # Back along the same wall, one floor higher.
+    for n, line in enumerate(lines[FRAMES // 2 :]):
+        line[1], line[3] = str(FRAMES // 2 - n), str(climb_m)
+    track.write_text('\n'.join(' '.join(line) for line in lines))
+    dataset = read_bag(recording, 'all', config=BagConfig(radius_m=radius_m))
+    relations = relations_of(dataset)
+    above = relations.images.stamp >= 1000 + STEP_S * FRAMES / 2
+    at_20_m = relations.images.xy_m[:, 0] == 20.0
+    for each in (relations, joined([relations, relations])):
+        same, different = each.pairs(
+            np.flatnonzero(at_20_m & above), np.flatnonzero(at_20_m & ~above)
+        )
+        assert (bool(same), bool(different)) == (places == 1, places == 2)
+    above = dataset.database.stamp >= 1000 + STEP_S * FRAMES / 2
+    assert max(np.unique(above[row]).size for row in dataset.right()) == 3 - places
+
+
 def small_model(path: Path) -> Path:
     torch.manual_seed(0)
     backbone = make_backbone('mobilenet_v3_small_s16')
@@ -108,26 +134,13 @@ def test_fine_tuning_shows_recall_before_and_after_on_the_held_out_part(recordin
     assert (run / 'model.safetensors').is_file()
 
 
-def test_images_are_those_of_the_recording_as_it_is(recording, tmp_path):
-    first = read_bag(recording, 'all').all_images().paths
-    before = [path.read_bytes() for path in first]
-    written = first[0].stat().st_mtime_ns
-    assert read_bag(recording, 'val').all_images().paths[0] in first
-    assert first[0].stat().st_mtime_ns == written
-    for path in (recording / 'images').iterdir():
-        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
-    again = read_bag(recording, 'all').all_images().paths
-    assert again == first
-    assert all(a.read_bytes() != b for a, b in zip(again, before, strict=True))
-    # Names that differ after a dot only are two recordings.
-    folders = [recording.rename(tmp_path / 'walk.1'), tmp_path / 'walk.2']
-    shutil.copytree(*folders)
-    one, two = (read_bag(folder, 'all').all_images().paths[0].parent for folder in folders)
-    assert one != two
-    shutil.rmtree(two)
-    two.touch()
-    with pytest.raises(InputError, match='--images DIR names another folder'):
-        read_bag(folders[1], 'all')
+def test_the_held_out_part_of_a_recording_does_not_train(recording, tmp_path, capsys):
+    model = small_model(tmp_path / 'small.safetensors')
+    command = f"""train {recording} --from-bag --split all --model {model} --steps 1 --bag-gap-s 5
+        --bag-train-share 0.6 --output {tmp_path / 'run'}"""
+    assert main(command.split()) == 1
+    assert 'holds 23 images that also train (of 23)' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
 
 
 def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
@@ -149,3 +162,37 @@ def test_recordings_in_a_folder_are_one_dataset(recording, tmp_path):
     assert different[first][:, first].sum() == alone_different.sum()
     with pytest.raises(InputError, match='is no recording and has none in it'):
         open_dataset(folder / 'a_images', kind='bag')
+
+
+def test_another_recording_of_the_same_name_and_stamps_has_images_of_its_own(recording, tmp_path):
+    old = read_bag(recording, 'all', tmp_path / 'cache')
+    for path in (recording / 'images').iterdir():
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    new = read_bag(recording, 'all', tmp_path / 'cache')
+    assert old.fingerprint() != new.fingerprint(), 'outputs of frozen layers are kept by it'
+    for part, frame in ((old, 255 - cv2.imread(str(recording / 'images/000.jpg'))),
+                        (new, cv2.imread(str(recording / 'images/000.jpg')))):  # fmt: skip
+        kept = cv2.imread(str(part.database.paths[0])).astype(int)
+        assert np.abs(kept - frame).mean() < 20
+    again = read_bag(recording, 'all', tmp_path / 'cache')
+    assert again.database.paths == new.database.paths
+
+
+def test_names_that_differ_after_a_dot_are_two_recordings(recording, tmp_path):
+    folders = set()
+    for name in ('drive.1', 'drive.2'):
+        dataset = read_bag(Path(shutil.copytree(recording, tmp_path / name)), 'all')
+        folders.add(dataset.database.paths[0].parent)
+        assert dataset.name == name
+    assert len(folders) == 2
+
+
+def test_a_recording_beside_which_nothing_can_be_written_says_what_to_do(recording, tmp_path):
+    (tmp_path / 'drive_images').write_text('a file, as on a medium that is read-only')
+    with pytest.raises(InputError, match=r'cannot write .*drive_images/.*--images DIR puts'):
+        open_dataset(recording, 'all')
+    (tmp_path / 'drives').mkdir()
+    recording.rename(tmp_path / 'drives/drive')
+    for path in (tmp_path / 'drives', tmp_path / 'drives/drive'):
+        dataset = open_dataset(path, 'all', tmp_path / 'elsewhere')
+        assert dataset.database.paths[0].parent == tmp_path / 'elsewhere/drive_images'

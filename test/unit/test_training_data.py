@@ -368,19 +368,17 @@ def test_walks_of_one_area_say_nothing_of_each_other(shared_data):
     assert pair(first.format(7), stairs) == (False, True)
 
 
-@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
-def test_joined_datasets_keep_what_is_far_in_each(order):
-    # Of one class 600 m may be the same place, 400 m is another one, whatever the radius.
-    def part(positive_m):
-        xy_m = np.array([[0.0, 0.0], [400.0, 0.0], [600.0, 0.0]])
-        paths = tuple(Path(f'{i}.jpg') for i in range(3))
-        return Relations(PlaceImages(paths, xy_m, look_alike=np.zeros(3, int)), positive_m, 25.0)
-
-    parts = [part(1.5), part(5.0)]
-    both = joined([parts[i] for i in order])
-    _, different = both.pairs(range(6), range(6))
-    assert different[0, :3].tolist() == different[3, 3:].tolist() == [False, True, False]
-    assert different[:3, 3:].all()
+def test_walks_beside_a_dataset_of_smaller_radius_still_say_nothing_of_each_other():
+    xy_m = np.array([[1000.0 * walk, step] for walk in range(3) for step in range(9)])
+    images = PlaceImages(tuple(Path(f'{n}') for n in range(27)), xy_m)
+    walks = Relations(replace(images, look_alike=np.zeros(27, dtype=np.int64)), 2.5, 5.5)
+    other = Relations(images, 1.0, 2.2)
+    rows = np.arange(27)
+    _, expected = walks.pairs(rows, rows)
+    for first, both in ((0, joined([walks, other])), (27, joined([other, walks]))):
+        _, different = both.pairs(first + rows, first + rows)
+        np.testing.assert_array_equal(different, expected)
+        assert both.pairs([0], [27])[1].all(), 'datasets are different places'
 
 
 def test_a_batch_holds_places_with_hard_negatives_among_them(shared_data):

@@ -165,26 +165,47 @@ def test_a_held_out_part_that_trains_is_refused(tmp_path, capsys, recipe):
     rows = [line.split(',') for line in table.read_text().splitlines()]
     unsplit = tmp_path / 'places/unsplit.csv'
     unsplit.write_text(''.join(','.join([*row[:3], row[4]]) + '\n' for row in rows))
-    # One image of the held-out part trains too.
-    rows[4][3] = 'train'
-    mixed = tmp_path / 'places/mixed.csv'
-    mixed.write_text(''.join(','.join(row) + '\n' for row in rows))
-    for data in (
-        f'{unsplit}', f'{table} --val {table} --val-split train', f'{mixed} --val {table}'
+    # Of the 12 held-out images one is a training image under another path.
+    (tmp_path / 'again').symlink_to(tmp_path / 'places')
+    partly = tmp_path / 'places/partly.csv'
+    partly.write_text(table.read_text().replace('\n03.jpg', '\n../again/00.jpg'))
+    for data, shared in (
+        (f'{unsplit}', '30 images that also train (of 30)'),
+        (f'{table} --val {table} --val-split train', '18 images that also train (of 18)'),
+        (f'{table} --val {partly}', "1 images that also train (of 12), such as '"),
     ):
         command = f"""train {data} --recipe {recipe} --model {start} --output {tmp_path / 'run'}
             --{'steps' if recipe == 'modern' else 'epochs'} 1"""
         assert main(command.split()) == 1
         error = capsys.readouterr().err
-        assert 'images that train, the first is' in error
+        assert shared in error
         assert "others with --val FILE, or --val-split ''" in error
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_models_learn_from_no_val_or_test_set(tmp_path, capsys, split):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    table.write_text(table.read_text().replace('train', split))
+    for command in (
+        'train --recipe relja --epochs 1', 'train --recipe modern --steps 1', 'cluster',
+        'whiten --dim 4',
+    ):  # fmt: skip
+        name, *options = command.split()
+        words = [name, str(table), *options, '--model', str(start), '--split', split]
+        words += ['--output', str(tmp_path / 'out')]
+        assert main([*words, '--val-split='] if name == 'train' else words) == 1, command
+        assert f'places is a {split} set' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert main(['test', str(table), '--model', str(start), '--split', split]) == 0
 
 
 def test_a_run_continues_only_as_it_was(tmp_path, capsys):
     table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
     other = tmp_path / 'other.safetensors'
     save_bundle(other, write_start(start), BundleInfo('other'))
+    table.write_text(table.read_text().replace(',val,', ',more,'))
     common = f'train {table} --model {start} --output {tmp_path / "run"} --val-split='
     assert main([*common.split(), '--recipe', 'relja', '--epochs', '1']) == 0
     for options, named in (
@@ -193,7 +214,8 @@ def test_a_run_continues_only_as_it_was(tmp_path, capsys):
         ('--recipe relja --epochs 1 --margin 0.2', 'config.margin 0.1, now it is 0.2'),
         ('--recipe relja --epochs 1 --train-layers', 'train_layers None, now it is []'),
         (f'--recipe relja --epochs 1 --model {other}', "start '"),
-        (f'--recipe relja --epochs 1 --val-split val --val {table}', 'held_out_hash None'),
+        (f'--recipe relja --epochs 1 --val-split more --val {table}', 'held_out_hash None'),
+        ('--recipe relja --epochs 1 --split more', 'data_hash'),
     ):
         capsys.readouterr()
         assert main([*common.split(), '--resume', *options.split()]) == 1
@@ -220,22 +242,6 @@ def test_options_that_would_not_act_are_refused(tmp_path, capsys, options, named
     command = f'train places.csv --output {tmp_path / "run"} {options}'
     assert main(command.split()) == 1
     assert named in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('command', ['train', 'cluster', 'whiten'])
-@pytest.mark.parametrize('split', ['val', 'test'])
-def test_nothing_is_learnt_from_what_measures(tmp_path, capsys, command, split):
-    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
-    write_start(start)
-    table.write_text(table.read_text().replace(',val,', f',{split},'))
-    options = {
-        'train': f'--model {start}',
-        'cluster': '--backbone mobilenet_v3_small_s16',
-        'whiten': f'--model {start} --dim 8',
-    }
-    words = f'{command} {table} --split {split} {options[command]} --output {tmp_path / "out"}'
-    assert main(words.split()) == 1
-    assert f'is a {split} set: nothing is learnt' in capsys.readouterr().err
 
 
 def test_a_modern_run_does_not_continue_as_another_recipe(tmp_path, capsys):

@@ -164,6 +164,16 @@ def test_holidays_by_file_names_and_a_hand_worked_ranking(tmp_path):
     assert retrieval_kind(tmp_path) == ''
 
 
+@pytest.mark.parametrize('folder', ['.', 'jpg'])
+def test_a_table_or_recording_of_six_digit_names_is_no_retrieval_set(tmp_path, folder):
+    write_image(tmp_path / folder / '000000.jpg', 0)
+    assert retrieval_kind(tmp_path) == 'holidays'
+    for table in ('images.csv', 'frames.csv'):
+        (tmp_path / table).touch()
+        assert retrieval_kind(tmp_path) == ''
+        (tmp_path / table).unlink()
+
+
 def test_wrong_sets_are_refused_in_one_line(oxford):
     with pytest.raises(InputError, match=r'is a pickle, which can run code'):
         open_retrieval(oxford / 'gnd_oxford5k.pkl', oxford / 'jpg', 'oxford')
