@@ -383,15 +383,24 @@ def test_no_keyframe_is_a_revisit_of_itself() -> None:
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
 
 
-def test_listed_revisits_that_the_gap_hides_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ('settings', 'masked_s'),
+    [({}, 20), ({'exclude_s': 5}, None), ({'exclude_s': 5, 'gt_gap_s': 20}, 20)],
+)
+def test_listed_revisits_are_hidden_by_the_search_or_by_a_gap_that_was_asked_for(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, float],
+    masked_s: int | None,
 ) -> None:
-    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    frames = 'image,stamp_s\n' + ''.join(f'{i}.png,{8 * i}\n' for i in range(6))
+    folder = sequence_of(tmp_path / 's', frames, revisits_csv=REVISITS)
     descriptor = cast(Descriptor, MeanColour())
     config = from_dict(DetectorConfig, {'verification': {'enabled': False}})
-    protocol = {'keyframes': 'every_frame', 'gt_gap_s': 75}
+    protocol = {'keyframes': 'every_frame', **settings}
     evaluate_source(open_source(folder), descriptor, config, protocol)
-    assert '1 of 3 listed revisits do not count: they are less than 75 s older' in caplog.text
+    told = f'1 of 3 listed revisits do not count: they are less than {masked_s} s older'
+    assert told in caplog.text if masked_s else not caplog.text
 
 
 def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Path) -> None:
