@@ -14,6 +14,7 @@ from typing import Any, Optional
 from netvlad_ros.evaluation.evaluation import Evaluation
 from netvlad_ros.evaluation.examples import Example, choose_examples
 from netvlad_ros.evaluation.report_json import LABEL_NAMES
+from netvlad_ros.types import ClosureStatus
 
 _MAX_CLOSURE_ROWS = 60
 THRESHOLD_IS = 'search.min_similarity, best match of each query'
@@ -167,7 +168,10 @@ def _tiles(report: Mapping[str, Any]) -> str:
     closures = report['closures']
     tiles = [
         (f'{report["keyframes"]}', f'keyframes of {report["frames"]} frames'),
-        (f'{sum(closures.values())}', 'closures'),
+        (
+            f'{sum(closures.values()) - closures["rejected"]}',
+            f'closures, {closures["rejected"]} more rejected',
+        ),
     ]
     if report['queries'] is not None:
         tiles += [
@@ -267,7 +271,12 @@ def _closures(evaluation: Evaluation) -> str:
     closures, judgement = evaluation.replay.closures, evaluation.judgement
     index_of, frames = evaluation.replay.index_of, evaluation.replay.frame_indices
     rows = []
-    for position, c in enumerate(closures[:_MAX_CLOSURE_ROWS]):
+    # Rejected ones are shown only where there is room.
+    order = sorted(
+        range(len(closures)), key=lambda i: closures[i].status is ClosureStatus.REJECTED
+    )
+    for position in order[:_MAX_CLOSURE_ROWS]:
+        c = closures[position]
         label = ''
         if judgement is not None:
             name = LABEL_NAMES[int(judgement.closure_labels[position])]

@@ -18,7 +18,7 @@ from netvlad_ros.cli.evaluate import summary_text
 from netvlad_ros.config import DetectorConfig, from_dict
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation import plots
+from netvlad_ros.evaluation import plots, report_html
 from netvlad_ros.evaluation.evaluation import Evaluation, evaluate
 from netvlad_ros.evaluation.plots import figures
 from netvlad_ros.evaluation.protocol import Protocol
@@ -34,7 +34,7 @@ from netvlad_ros.evaluation.truth import (
     allowed_pairs,
     truth_of_keyframes,
 )
-from netvlad_ros.types import Camera, Frame, LoopClosure
+from netvlad_ros.types import Camera, ClosureStatus, Frame, LoopClosure
 
 S = 1_000_000_000
 
@@ -418,6 +418,34 @@ def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Pa
     assert judgement is not None
     assert judgement.declared['consistency'].tolist() == [-1, -1, 1]
     assert judgement.decisions['consistency'].judged.all()
+
+
+def test_the_time_of_a_keyframe_has_its_geometry_in_it(tmp_path: Path) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    descriptor, settings = cast(Descriptor, MeanColour()), {'keyframes': 'every_frame'}
+    evaluation = evaluate_source(open_source(folder), descriptor, DetectorConfig(), settings)
+    steps = evaluation.replay.latency_ms
+    parts = zip(steps['descriptor'], steps['search'], steps['verify'], strict=True)
+    for total, taken in zip(steps['total'], parts, strict=True):
+        assert total >= sum(taken) - 1e-6
+
+
+def test_accepted_closures_are_listed_before_rejected_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_html, '_MAX_CLOSURE_ROWS', 1)
+    evaluation = run_over(open_source(sequence_of(tmp_path / 's', FRAMES)))
+    first, second, last = evaluation.replay.keyframes[:3]
+    closures = (
+        LoopClosure(last, first, 0.75, 'mean@0', status=ClosureStatus.REJECTED),
+        LoopClosure(last, second, 0.25, 'mean@0', status=ClosureStatus.VERIFIED),
+    )
+    replay = dataclasses.replace(evaluation.replay, closures=closures)
+    evaluation = dataclasses.replace(evaluation, replay=replay)
+    names = ('trajectory', 'similarity_matrix')
+    page = to_html(evaluation, to_report(evaluation, ''), dict.fromkeys(names, b''))
+    assert '<b>1</b><span>closures, 1 more rejected</span>' in page
+    assert '0.2500' in page and '0.7500' not in page and '1 more in closures.csv' in page
 
 
 def test_of_a_long_recording_the_matrix_draws_a_part(

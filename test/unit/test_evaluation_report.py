@@ -138,6 +138,9 @@ def test_errors_end_with_one_line(
     full.mkdir()
     (full / 'report.json').touch()
     file.touch()
+    (tmp_path / 'foreign').write_text('[1]')
+    incomplete = dict.fromkeys(('name', 'model_id', 'stages', 'latency_ms'))
+    (tmp_path / 'incomplete').write_text(json.dumps(incomplete))
     for arguments, what in (
         ([str(sequence), '-o', str(full)], 'is not empty'),
         ([str(sequence), '-o', str(file / 'sub')], 'cannot be written'),
@@ -148,6 +151,8 @@ def test_errors_end_with_one_line(
         ([str(sequence)] * 2 + ['-o', str(tmp_path / 'o')], 'is given twice'),
         (['-o', str(tmp_path / 'o')], 'at least one SOURCE'),
         (['--compare', str(full), str(full)], 'not a report'),
+        (['--compare', str(tmp_path / 'foreign'), str(full)], 'foreign is not a report'),
+        (['--compare', str(tmp_path / 'incomplete'), str(full)], "evaluate: no 'frames'"),
     ):
         assert main(['evaluate', *arguments, '--model', str(model)]) == 1
         error = capsys.readouterr().err
