@@ -65,3 +65,11 @@ def interpolate(T_a: FloatArray, T_b: FloatArray, fraction: float) -> FloatArray
     out[:3, :3] = slerp(fraction).as_matrix()
     out[:3, 3] = (1.0 - fraction) * T_a[:3, 3] + fraction * T_b[:3, 3]
     return out
+
+
+def tum_row(stamp_ns: int, T: FloatArray) -> str:
+    """Return a pose as a row of a TUM trajectory: seconds, position, quaternion x y z w."""
+    seconds, rest_ns = divmod(abs(stamp_ns), 1_000_000_000)
+    xyz, quat_xyzw = xyz_quat_from_pose(T)
+    values = ' '.join(f'{value:.9g}' for value in (*xyz, *quat_xyzw))
+    return f'{"-" if stamp_ns < 0 else ""}{seconds}.{rest_ns:09d} {values}\n'

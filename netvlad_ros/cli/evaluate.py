@@ -171,13 +171,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _compare(first: Path, second: Path) -> dict[str, Any]:
     from netvlad_ros.evaluation.several import compare_table, load_report, text_table
 
-    reports = load_report(first), load_report(second)
-    try:
-        head, rows = compare_table(*reports)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{first} or {second} is incomplete or of another version ({error!r}): evaluate again'
-        ) from None
+    head, rows = compare_table(load_report(first), load_report(second))
     print(text_table(head, rows))
     return {'rows': [dict(zip(head, row, strict=True)) for row in rows]}
 

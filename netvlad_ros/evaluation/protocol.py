@@ -31,7 +31,9 @@ class Protocol:
         unit='deg', minimum=0.0, maximum=180.0,
     )
     gt_gap_s: float = setting(
-        20.0, 'Pairs closer in time are masked in truth and in score alike.',
+        20.0,
+        'Pairs closer in time are masked in truth and in score alike; where revisits are listed, '
+        'by default only those that exclude_s leaves out.',
         unit='s', minimum=0.0, maximum=1e6,
     )
     gt_ignore_radius_m: float = setting(

@@ -170,7 +170,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
         (f'{report["keyframes"]}', f'keyframes of {report["frames"]} frames'),
         (
             f'{sum(closures.values()) - closures["rejected"]}',
-            f'closures; {closures["rejected"]} more were rejected',
+            f'closures, {closures["rejected"]} more rejected',
         ),
     ]
     if report['queries'] is not None:
@@ -193,8 +193,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
             (percent(report['verified_recall']), 'recall of verified closures'),
         ]
     total = report['latency_ms']['total']['p50']
-    shown = '–' if total is None else f'{total:.0f} ms'  # noqa: RUF001
-    tiles.append((shown, 'per keyframe before geometry, median'))
+    tiles.append(('–' if total is None else f'{total:.0f} ms', 'per keyframe, median'))  # noqa: RUF001
     cells = ''.join(
         f'<div class="tile"><b>{value}</b><span>{escape(what)}</span></div>'
         for value, what in tiles
@@ -272,8 +271,11 @@ def _closures(evaluation: Evaluation) -> str:
     closures, judgement = evaluation.replay.closures, evaluation.judgement
     index_of, frames = evaluation.replay.index_of, evaluation.replay.frame_indices
     rows = []
-    taken = [i for i, c in enumerate(closures) if c.status is not ClosureStatus.REJECTED]
-    for position in taken[:_MAX_CLOSURE_ROWS]:
+    # Rejected ones are shown only where there is room.
+    order = sorted(
+        range(len(closures)), key=lambda i: closures[i].status is ClosureStatus.REJECTED
+    )
+    for position in order[:_MAX_CLOSURE_ROWS]:
         c = closures[position]
         label = ''
         if judgement is not None:
@@ -287,11 +289,13 @@ def _closures(evaluation: Evaluation) -> str:
             c.transform_kind.name.lower(), f'{c.num_inliers}',
             '' if math.isnan(c.verification_score) else f'{c.verification_score:.1f}', label,
         ])  # fmt: skip
+    if not rows:
+        return '<p>No closure.</p>'
     head = ['query frame', 'match frame', 'rank', 'similarity', 'support', 'status', 'transform',
             'inliers', 'score', 'judged']  # fmt: skip
-    more, rejected = len(taken) - len(rows), len(closures) - len(taken)
-    rest = f'<p class="note">{more} more, and {rejected} that were rejected, in closures.csv.</p>'
-    return (table(head, rows) if rows else '<p>No closure.</p>') + rest
+    more = len(closures) - len(rows)
+    rest = f'<p class="note">{more} more in closures.csv.</p>' if more > 0 else ''
+    return table(head, rows) + rest
 
 
 def _poses(report: Mapping[str, Any]) -> str:
@@ -312,10 +316,7 @@ def _poses(report: Mapping[str, Any]) -> str:
 
 def _timing(report: Mapping[str, Any]) -> str:
     rows = [
-        [
-            'total before verify' if step == 'total' else step,
-            *(decimal(values[p], 2) for p in ('p50', 'p95', 'p99')),
-        ]
+        [step, *(decimal(values[p], 2) for p in ('p50', 'p95', 'p99'))]
         for step, values in report['latency_ms'].items()
     ]
     peak = f'{report["peak_rss_mb"]:.0f} MB'

@@ -24,14 +24,13 @@ from netvlad_ros.evaluation.evaluation import (
 from netvlad_ros.evaluation.metrics import Interval, PrCurve, StageResult
 from netvlad_ros.evaluation.protocol import describe
 from netvlad_ros.evaluation.truth import NEITHER, RIGHT, WRONG
-from netvlad_ros.geometry import xyz_quat_from_pose
+from netvlad_ros.geometry import tum_row, xyz_quat_from_pose
 from netvlad_ros.types import ClosureStatus, FloatArray
 
 # Everything else in report.json is the same, bit for bit, in every run on one machine.
 TIMING_FIELDS = ('latency_ms', 'peak_rss_mb', 'wall_s')
 LATENCY_STEPS = ('descriptor', 'search', 'verify', 'total')
 LABEL_NAMES = {int(RIGHT): 'right', int(WRONG): 'wrong', int(NEITHER): 'neither'}
-_NS_PER_S = 1_000_000_000
 
 
 def number(value: float) -> Optional[float]:
@@ -226,10 +225,7 @@ def trajectory_tum(evaluation: Evaluation) -> str:
         )
     if not rows:
         return '# the source has neither odometry nor true poses\n'
-    return header + ''.join(
-        f'{stamp // _NS_PER_S}.{stamp % _NS_PER_S:09d} {" ".join(_pose_fields(pose))}\n'
-        for stamp, pose in rows
-    )
+    return header + ''.join(tum_row(stamp_ns, pose) for stamp_ns, pose in rows)
 
 
 def _pose_fields(T: FloatArray) -> list[str]:

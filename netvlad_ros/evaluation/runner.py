@@ -62,15 +62,16 @@ def evaluate_source(
     :raises InputError: the source is damaged.
     :raises ConfigError: a protocol setting is wrong.
     """
-    settings = {**source.protocol, **overrides}
-    protocol, config = split_protocol(settings, config)
+    values = {**source.protocol, **overrides}
+    protocol, config = split_protocol(values, config)
+    if source.ground_truth.listed is not None and 'gt_gap_s' not in values:
+        # The list says what a revisit is, however short the time: only the search limits it.
+        gap_s = min(protocol.gt_gap_s, config.search.exclude_s)
+        protocol = replace(protocol, gt_gap_s=gap_s)
     check = PlainCheck() if with_baselines else None
     watch = check.watch if check is not None else None
     with threadpool_limits(1, 'blas'):  # as the node does
         result = replay(source, descriptor, config, progress=progress, watch=watch)
-    if source.ground_truth.listed is not None and 'gt_gap_s' not in settings:
-        # Who lists revisits has decided which of them count.
-        protocol = replace(protocol, gt_gap_s=config.search.exclude_s)
     evaluation = evaluate(
         source.name,
         str(source.path),

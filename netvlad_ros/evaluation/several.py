@@ -41,7 +41,8 @@ def leave_one_out(
     """Return, for each recording and stage, what the threshold learnt on the others gives on it.
 
     The threshold is that of the largest recall at ``precision`` on all others together. Entries:
-    name, stage, threshold, precision, recall; null without a threshold or a revisit.
+    name, stage, threshold, precision, recall; null without a threshold or a revisit, precision
+    also where nothing reaches the threshold.
     """
     out = []
     for stage in STAGES:
@@ -58,11 +59,12 @@ def leave_one_out(
             reached = (
                 (math.nan, math.nan) if math.isnan(threshold) else at_threshold(own, threshold)
             )
+            declares = (own.judged & (own.scores >= threshold)).any()
             out.append({
                 'name': name,
                 'stage': stage,
                 'threshold': number(threshold),
-                'precision': number(reached[0]),
+                'precision': number(reached[0]) if declares else None,
                 'recall': number(reached[1]),
             })  # fmt: skip
     return out
@@ -166,11 +168,11 @@ def load_report(path: Path) -> dict[str, Any]:
     path = path / 'report.json' if path.is_dir() else path
     try:
         report = json.loads(path.read_text(encoding='utf-8'))
-        missing = [k for k in ('name', 'model_id', 'stages', 'latency_ms') if k not in report]
-    except (OSError, ValueError, TypeError) as error:
+        compare_table(report, report)
+    except KeyError as error:
+        raise InputError(f'{path} is not a report of this netvlad evaluate: no {error}') from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f'{path} is not a report of netvlad evaluate: {error}') from None
-    if missing:
-        raise InputError(f'{path} is not a report of netvlad evaluate: no {missing[0]!r}')
     return dict(report)
 
 

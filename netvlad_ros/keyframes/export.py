@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import csv
 from pathlib import Path
 
@@ -12,11 +12,10 @@ import faiss
 import numpy as np
 
 from netvlad_ros.errors import MapError
-from netvlad_ros.geometry import xyz_quat_from_pose
+from netvlad_ros.geometry import tum_row, xyz_quat_from_pose
 from netvlad_ros.keyframes.export_html import write_html
 from netvlad_ros.keyframes.opening import is_map
 from netvlad_ros.keyframes.reader import MapReader
-from netvlad_ros.types import FloatArray, Keyframe
 
 CSV_COLUMNS = (
     'id', 'stamp_ns', 'session', 'place_id', 'tx', 'ty', 'tz', 'qx', 'qy', 'qz', 'qw'
@@ -47,22 +46,17 @@ def export(folder: Path, kind: str, output: Path) -> int:
         return count
 
 
-def _poses(keyframes: list[Keyframe]) -> Iterator[tuple[Keyframe, FloatArray, FloatArray]]:
-    for keyframe in keyframes:
-        if keyframe.T_odom_base is not None:
-            xyz, quat_xyzw = xyz_quat_from_pose(keyframe.T_odom_base)
-            yield keyframe, xyz, quat_xyzw
-
-
 def _write_csv(reader: MapReader, output: Path) -> int:
     """All keyframes; the pose is empty without odometry."""
     keyframes = reader.store.keyframes()
-    poses = {keyframe.id: [*xyz, *quat] for keyframe, xyz, quat in _poses(keyframes)}
     with output.open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for keyframe in keyframes:
-            pose = [repr(float(value)) for value in poses.get(keyframe.id, [])] or [''] * 7
+            pose = [''] * 7
+            if keyframe.T_odom_base is not None:
+                xyz, quat_xyzw = xyz_quat_from_pose(keyframe.T_odom_base)
+                pose = [repr(float(value)) for value in (*xyz, *quat_xyzw)]
             writer.writerow(
                 [keyframe.id, keyframe.stamp_ns, keyframe.session, keyframe.place_id, *pose]
             )
@@ -70,14 +64,16 @@ def _write_csv(reader: MapReader, output: Path) -> int:
 
 
 def _write_tum(reader: MapReader, output: Path) -> int:
-    """Keyframes with odometry, by stamp: seconds, position in metres, quaternion x y z w."""
-    poses = sorted(_poses(reader.store.keyframes()), key=lambda item: item[0].stamp_ns)
+    """Keyframes with odometry, by stamp."""
+    rows = [
+        (keyframe.stamp_ns, keyframe.T_odom_base)
+        for keyframe in reader.store.keyframes()
+        if keyframe.T_odom_base is not None
+    ]
+    rows.sort(key=lambda row: row[0])
     with output.open('w') as file:
-        for keyframe, xyz, quat_xyzw in poses:
-            seconds, rest_ns = divmod(keyframe.stamp_ns, 1_000_000_000)
-            values = ' '.join(f'{value:.9g}' for value in (*xyz, *quat_xyzw))
-            file.write(f'{seconds}.{rest_ns:09d} {values}\n')
-    return len(poses)
+        file.writelines(tum_row(*row) for row in rows)
+    return len(rows)
 
 
 def _write_npz(reader: MapReader, output: Path) -> int:

@@ -18,7 +18,7 @@ from netvlad_ros.cli.evaluate import summary_text
 from netvlad_ros.config import DetectorConfig, from_dict
 from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation import plots
+from netvlad_ros.evaluation import plots, report_html
 from netvlad_ros.evaluation.evaluation import Evaluation, evaluate
 from netvlad_ros.evaluation.plots import figures
 from netvlad_ros.evaluation.protocol import Protocol
@@ -34,7 +34,7 @@ from netvlad_ros.evaluation.truth import (
     allowed_pairs,
     truth_of_keyframes,
 )
-from netvlad_ros.types import Camera, Frame, LoopClosure
+from netvlad_ros.types import Camera, ClosureStatus, Frame, LoopClosure
 
 S = 1_000_000_000
 
@@ -399,30 +399,24 @@ def test_no_keyframe_is_a_revisit_of_itself() -> None:
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
 
 
-def test_listed_revisits_that_the_gap_hides_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ('settings', 'masked_s'),
+    [({}, 20), ({'exclude_s': 5}, None), ({'exclude_s': 5, 'gt_gap_s': 20}, 20)],
+)
+def test_listed_revisits_are_hidden_by_the_search_or_by_a_gap_that_was_asked_for(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, float],
+    masked_s: int | None,
 ) -> None:
-    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    frames = 'image,stamp_s\n' + ''.join(f'{i}.png,{8 * i}\n' for i in range(6))
+    folder = sequence_of(tmp_path / 's', frames, revisits_csv=REVISITS)
     descriptor = cast(Descriptor, MeanColour())
     config = from_dict(DetectorConfig, {'verification': {'enabled': False}})
-    protocol = {'keyframes': 'every_frame', 'gt_gap_s': 75}
+    protocol = {'keyframes': 'every_frame', **settings}
     evaluate_source(open_source(folder), descriptor, config, protocol)
-    assert '1 of 3 listed revisits do not count: they are less than 75 s older' in caplog.text
-
-
-def test_the_default_gap_hides_no_listed_revisit(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    frames = 'image,stamp_s\n' + ''.join(f'{i}.png,{5 * i}\n' for i in range(6))
-    folder = sequence_of(tmp_path / 's', frames, revisits_csv=REVISITS)
-    evaluation = evaluate_source(
-        open_source(folder), cast(Descriptor, MeanColour()),
-        from_dict(DetectorConfig, {'verification': {'enabled': False}}),
-        {'keyframes': 'every_frame', 'exclude_s': 4},
-    )  # fmt: skip
-    assert evaluation.judgement is not None and evaluation.protocol.gt_gap_s == 4
-    assert evaluation.judgement.has_revisit.sum() == 2
-    assert 'do not count' not in caplog.text
+    told = f'1 of 3 listed revisits do not count: they are less than {masked_s} s older'
+    assert told in caplog.text if masked_s else not caplog.text
 
 
 def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Path) -> None:
@@ -440,6 +434,34 @@ def test_a_closure_that_the_gap_masks_does_not_hide_one_that_counts(tmp_path: Pa
     assert judgement is not None
     assert judgement.declared['consistency'].tolist() == [-1, -1, 1]
     assert judgement.decisions['consistency'].judged.all()
+
+
+def test_the_time_of_a_keyframe_has_its_geometry_in_it(tmp_path: Path) -> None:
+    folder = sequence_of(tmp_path / 's', FRAMES, revisits_csv=REVISITS)
+    descriptor, settings = cast(Descriptor, MeanColour()), {'keyframes': 'every_frame'}
+    evaluation = evaluate_source(open_source(folder), descriptor, DetectorConfig(), settings)
+    steps = evaluation.replay.latency_ms
+    parts = zip(steps['descriptor'], steps['search'], steps['verify'], strict=True)
+    for total, taken in zip(steps['total'], parts, strict=True):
+        assert total >= sum(taken) - 1e-6
+
+
+def test_accepted_closures_are_listed_before_rejected_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_html, '_MAX_CLOSURE_ROWS', 1)
+    evaluation = run_over(open_source(sequence_of(tmp_path / 's', FRAMES)))
+    first, second, last = evaluation.replay.keyframes[:3]
+    closures = (
+        LoopClosure(last, first, 0.75, 'mean@0', status=ClosureStatus.REJECTED),
+        LoopClosure(last, second, 0.25, 'mean@0', status=ClosureStatus.VERIFIED),
+    )
+    replay = dataclasses.replace(evaluation.replay, closures=closures)
+    evaluation = dataclasses.replace(evaluation, replay=replay)
+    names = ('trajectory', 'similarity_matrix')
+    page = to_html(evaluation, to_report(evaluation, ''), dict.fromkeys(names, b''))
+    assert '<b>1</b><span>closures, 1 more rejected</span>' in page
+    assert '0.2500' in page and '0.7500' not in page and '1 more in closures.csv' in page
 
 
 def test_of_a_long_recording_the_matrix_draws_a_part(

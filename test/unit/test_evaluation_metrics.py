@@ -241,8 +241,8 @@ def test_leave_one_out_judges_each_recording_by_a_threshold_of_the_others():
     a, b, c = leave_one_out(runs)
     # Right above 0.95, the best mistake of the others.
     assert 0.95 < a['threshold'] <= 0.97
-    # Nothing declared is nothing wrong.
-    assert (a['precision'], a['recall']) == (1.0, 0.0)
+    # Nothing is declared, so nothing is known of its precision.
+    assert (a['precision'], a['recall']) == (None, 0.0)
     # The surest match of a and c together is a mistake: nothing can be learnt.
     assert (b['threshold'], b['precision'], b['recall']) == (None, None, None)
     assert 0.86 < c['threshold'] <= 0.9

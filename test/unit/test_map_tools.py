@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 from netvlad_ros import descriptor
 from netvlad_ros.cli import map as map_command
 from netvlad_ros.errors import InputError, MapError
+from netvlad_ros.evaluation.source_folder import read_tum
 from netvlad_ros.keyframes import KeyframeMap, MapConfig, export
 from netvlad_ros.keyframes.prune import prune
 from netvlad_ros.keyframes.tools import redescribe
@@ -297,6 +298,14 @@ def test_info_and_exports(tmp_path: Path) -> None:
     assert page.count('"jpeg": "/9j/') == 30 and page.count('"status": 2') == 15
     with pytest.raises(MapError, match='cannot write'):
         netvlad_map('export', folder, '--format', 'csv', '--output', folder)
+
+
+def test_a_negative_stamp_is_read_back_from_an_exported_trajectory(tmp_path: Path) -> None:
+    with KeyframeMap.open(tmp_path / 'map', MODEL, DIM) as store:
+        store.begin_session()
+        store.add(Frame(-3 * S // 2, IMAGE, T_odom_base=pose(1)), vectors_of(1)[0])
+    netvlad_map('export', tmp_path / 'map', '--format', 'tum', '--output', tmp_path / 'tum')
+    assert read_tum(tmp_path / 'tum').stamps_ns.tolist() == [-3 * S // 2]
 
 
 def test_an_export_overwrites_no_map_and_is_written_whole(
