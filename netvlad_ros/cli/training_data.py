@@ -206,7 +206,7 @@ def train_only(network: DescriptorNetwork, prefixes: list[str] | None) -> None:
     """Let pooling, whitening and the named layers of the backbone train.
 
     :param prefixes: of the backbone's parameters; None for those that its table names.
-    :raises ConfigError: the backbone has nothing to train.
+    :raises ConfigError: there is nothing to train.
     """
     from netvlad_ros.descriptor.backbones import Backbone
 
@@ -214,3 +214,8 @@ def train_only(network: DescriptorNetwork, prefixes: list[str] | None) -> None:
         raise ConfigError('RootSIFT has nothing to train')
     network.requires_grad_(True)
     network.backbone.train_only(None if prefixes is None else tuple(prefixes))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(
+            f'there is nothing to train: {network.pooling.kind} pooling has no parameters, the '
+            'model has no whitening, and --train-layers names no layer'
+        )

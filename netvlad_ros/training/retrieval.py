@@ -28,6 +28,7 @@ from netvlad_ros.evaluation.sources import is_recording
 from netvlad_ros.image_files import is_image
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.training.recall import mean_average_precision
+from netvlad_ros.training.tables import reading, reading_arrays
 from netvlad_ros.types import Float32Array, FloatArray
 
 KINDS = ('oxford', 'holidays')
@@ -178,7 +179,8 @@ def _read_oxford(path: Path, images: Path) -> RetrievalSet:
     queries: list[int] = []
     boxes, right, junk = [], [], []
     for query in sorted([*path.glob('*_query.txt'), *path.glob('*/*_query.txt')]):
-        fields = query.read_text(encoding='utf-8').split()
+        with reading(query):
+            fields = query.read_text(encoding='utf-8').split()
         if len(fields) != 5:
             raise InputError(f'{str(query)!r} holds {fields}, expected: image x1 y1 x2 y2')
         stem = query.name.removesuffix('_query.txt')
@@ -203,10 +205,8 @@ def _read_oxford(path: Path, images: Path) -> RetrievalSet:
 
 def _rows_of(path: Path, row_of: dict[str, int]) -> IntArray:
     """Return the rows of the images that a list names."""
-    try:
+    with reading(path):
         return _rows(path.read_text(encoding='utf-8').split(), path, row_of)
-    except OSError as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
 
 
 def _rows(names: Sequence[str], source: Path, row_of: dict[str, int]) -> IntArray:
@@ -220,9 +220,8 @@ def _rows(names: Sequence[str], source: Path, row_of: dict[str, int]) -> IntArra
 
 def _read_gnd(path: Path, images: Path) -> RetrievalSet:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with reading_arrays(path, 'as gnd file with imlist, qidx and gnd(ok, junk, bbx)'):
         content = loadmat(path, simplify_cells=True)
         names = [str(name) for name in np.atleast_1d(content['imlist'])]
         queries = np.atleast_1d(content['qidx']).astype(np.int64) - 1
@@ -230,17 +229,12 @@ def _read_gnd(path: Path, images: Path) -> RetrievalSet:
         right = tuple(_matlab_rows(entry['ok']) for entry in entries)
         junk = tuple(_matlab_rows(entry['junk']) for entry in entries)
         boxes = np.array([entry['bbx'] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    except (OSError, KeyError, TypeError, ValueError, MatReadError, NotImplementedError) as error:
-        raise InputError(
-            f'cannot read {str(path)!r} as gnd file with imlist, qidx and gnd(ok, junk, bbx): '
-            f'{error!r}'
-        ) from error
-    rows = np.concatenate([queries, *right, *junk])
-    if len(queries) != len(entries) or rows.min() < 0 or rows.max() >= len(names):
-        raise InputError(
-            f'{str(path)!r}: {len(queries)} queries for {len(entries)} entries, indices '
-            f'{rows.min() + 1} to {rows.max() + 1} of {len(names)} images'
-        )
+        rows = np.concatenate([queries, *right, *junk])
+        if len(queries) != len(entries) or rows.min() < 0 or rows.max() >= len(names):
+            raise InputError(
+                f'{str(path)!r}: {len(queries)} queries for {len(entries)} entries, indices '
+                f'{rows.min() + 1} to {rows.max() + 1} of {len(names)} images'
+            )
     files = _files(images)
     _rows(names, path, dict.fromkeys(files, 0))
     return RetrievalSet(

@@ -83,6 +83,8 @@ def read_walks(
         rows = [row for row in rows if (row.get('floor', '') in held_out) == (split == 'val')]
     elif split != 'all':
         raise InputError(f'{str(path)!r} has no split {split!r}, allowed: train, val, all')
+    if not rows:
+        raise InputError(f'{str(path)!r} lists {len(floors)} floors, none of which is {split!r}')
     walks: dict[str, int] = {}
     xy_m = np.empty((len(rows), 2))
     for index, row in enumerate(rows):
@@ -119,6 +121,20 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f'{str(path)!r} is not UTF-8 ({error}): save it as UTF-8') from error
     except (OSError, csv.Error) as error:
         raise InputError(f'cannot read {str(path)!r}: {error}') from error
+
+
+@contextmanager
+def reading_arrays(path: Path, what: str = '') -> Iterator[None]:
+    """Turn what goes wrong with a file of arrays into an ``InputError`` that names it.
+
+    :param what: 'as ...', what the file should be.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # SciPy and NumPy raise many kinds for damaged files
+        raise InputError(f'cannot read {str(path)!r}{what and " "}{what}: {error!r}') from error
 
 
 def _table_of(path: Path) -> Path:
