@@ -186,7 +186,7 @@ def _msls_images(cities: list[Path], side: str) -> PlaceImages:
         for key, row in _csv_by_key(folder / 'postprocessed.csv').items():
             if key not in raw:
                 raise InputError(f'{str(folder)!r}: {key!r} is in postprocessed.csv only')
-            if raw[key].get('pano', 'False') == 'True':
+            if (raw[key].get('pano') or '').strip().lower() in ('true', '1'):
                 continue
             paths.append(folder / 'images' / f'{key}.jpg')
             try:

@@ -31,13 +31,19 @@ _FRAME = re.compile(r'^(?P<walk>.*?)(?P<frame>\d+)$')
 def read_csv(path: Path, split: str, root: Optional[Path] = None) -> PlaceDataset:
     """Read ``path,east_m,north_m,split[,role][,stamp]``; role is database or query.
 
-    Without roles every fourth image of the split, in the table's order, is a query.
+    Case of a split, and spaces around it, do not count. Without roles every fourth image of the
+    split, in the table's order, is a query.
 
     :raises InputError: a column or value is missing or wrong, with its line.
     """
     path = _table_of(path)
     root = root or path.parent
-    rows = [(line, row) for line, row in _rows(path) if row.get('split', split) == split]
+    split = split.strip().lower()
+    rows = [
+        (line, row)
+        for line, row in _rows(path)
+        if (row.get('split', split) or '').strip().lower() == split
+    ]
     if not rows:
         raise InputError(f'{str(path)!r} has no row of split {split!r}')
     xy_m = np.array(

@@ -230,6 +230,22 @@ def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
     assert [len(table.database), len(table.queries)] == [1, 1]
 
 
+@pytest.mark.parametrize('pano', ['TRUE', '1', ' true '])
+def test_panoramas_of_mapillary_are_left_out_however_they_are_marked(tmp_path, pano):
+    write_city(tmp_path / 'msls', 10, 20)
+    for table in (tmp_path / 'msls').glob('*/raw.csv'):
+        table.write_text(table.read_text().replace('True', pano))
+    assert self_check(open_dataset(tmp_path / 'msls')).database == 1
+
+
+def test_a_split_is_read_in_any_spelling(tmp_path):
+    (tmp_path / 't.csv').write_text(
+        'path,east_m,north_m,split\na,1,2,Train\nb,3,4, train \nc,0,0,VAL\n'
+    )
+    table = open_dataset(tmp_path / 't.csv', 'TRAIN')
+    assert table.split == 'train' and len(table.all_images()) == 2
+
+
 def test_cities_of_all_continents_are_one_dataset_but_of_no_test_split(tmp_path):
     # cph and sf, and of those that train the ones nearest to and farthest from the equator.
     for name, east_m, north_m in (
