@@ -154,20 +154,24 @@ def open_held_out(args: argparse.Namespace, training: Sequence[PlaceDataset]) ->
     """Open the held-out part: the dataset of ``--val``, else that split of the first dataset.
 
     :param training: the datasets that train.
-    :raises InputError: an image is in both: many kinds of data have no splits.
+    :raises InputError: it cannot be opened, or an image is in both: many kinds of data have no
+        splits.
     """
     path = args.val or args.dataset
-    held_out = open_checked(
-        argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
-    )
+    others = "others with --val FILE, or --val-split '' to train without validation"
+    try:
+        held_out = open_checked(
+            argparse.Namespace(**{**vars(args), 'dataset': path}), args.val_split
+        )
+    except InputError as error:
+        raise InputError(f'the held-out part: {error}; correct it, or give {others}') from error
     trains = {file.resolve() for dataset in training for file in dataset.all_images().paths}
     files = held_out.all_images().paths
     both = [file for file in files if file.resolve() in trains]
     if both:
         raise InputError(
             f'split {args.val_split!r} of {str(path)!r} holds {len(both)} images that also train '
-            f'(of {len(files)}), such as {str(both[0])!r}: give another --split, '
-            "others with --val FILE, or --val-split '' to train without validation"
+            f'(of {len(files)}), such as {str(both[0])!r}: give another --split, {others}'
         )
     return held_out
 
@@ -219,7 +223,7 @@ def train_only(network: DescriptorNetwork, prefixes: list[str] | None) -> None:
     """Let pooling, whitening and the named layers of the backbone train.
 
     :param prefixes: of the backbone's parameters; None for those that its table names.
-    :raises ConfigError: the backbone has nothing to train.
+    :raises ConfigError: there is nothing to train.
     """
     from netvlad_ros.descriptor.backbones import Backbone
 
@@ -227,3 +231,8 @@ def train_only(network: DescriptorNetwork, prefixes: list[str] | None) -> None:
         raise ConfigError('RootSIFT has nothing to train')
     network.requires_grad_(True)
     network.backbone.train_only(None if prefixes is None else tuple(prefixes))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(
+            f'there is nothing to train: {network.pooling.kind} pooling has no parameters, the '
+            'model has no whitening, and --train-layers names no layer'
+        )

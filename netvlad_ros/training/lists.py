@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 import csv
 from dataclasses import dataclass
-import os
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,7 +15,7 @@ import numpy as np
 from netvlad_ros.errors import InputError
 from netvlad_ros.image_files import IMAGE_SUFFIXES, is_image
 from netvlad_ros.training.places import IntArray, PlaceDataset, PlaceImages
-from netvlad_ros.training.tables import reading
+from netvlad_ros.training.tables import reading, reading_arrays
 from netvlad_ros.types import FloatArray
 
 MSLS_VAL_CITIES = ('cph', 'sf')
@@ -32,11 +31,7 @@ def read_utm_folder(path: Path, split: str) -> PlaceDataset:
     candidates = (path / 'images' / split, path / split, path)
     base = next((folder for folder in candidates if (folder / 'database').is_dir()), None)
     if base is None:
-        raise InputError(
-            f'{str(path)!r} has no folder {split}/database: give the folder of another dataset '
-            "(--val DIR), another split, or --val-split '' to train without validation"
-            if split == 'val' else f'{str(path)!r} has no folder {split}/database'
-        )
+        raise InputError(f'{str(path)!r} has no folder {split}/database')
     return PlaceDataset(
         name=path.name,
         database=_utm_images(base / 'database'),
@@ -114,18 +109,17 @@ def read_npz(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     :raises InputError: a field is missing or the numbers of names and positions differ.
     """
     root = root or path.parent
-    try:
+    with reading_arrays(path):
         with np.load(path, allow_pickle=False) as stored:
             arrays: dict[str, Any] = {key: stored[key] for key in stored.files}
-    except Exception as error:  # a damaged file makes the library raise anything
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
-    if missing := [key for key in ('utmDb', 'utmQ') if key not in arrays]:
-        raise InputError(f'{str(path)!r} lacks {", ".join(missing)}')
-    radius_m = float(np.ravel(arrays.get('posDistThr', 25.0))[0])
+        if missing := [key for key in ('utmDb', 'utmQ') if key not in arrays]:
+            raise InputError(f'{str(path)!r} lacks {", ".join(missing)}')
+        radius_m = float(np.ravel(arrays.get('posDistThr', 25.0))[0])
+        database, queries = (_npz_images(path, root, arrays, which) for which in ('Db', 'Q'))
     return PlaceDataset(
         name=path.stem,
-        database=_npz_images(path, root, arrays, 'Db'),
-        queries=_npz_images(path, root, arrays, 'Q'),
+        database=database,
+        queries=queries,
         true_radius_m=radius_m,
         negative_radius_m=radius_m,
     )
@@ -135,7 +129,7 @@ def _npz_images(path: Path, root: Path, arrays: dict[str, Any], which: str) -> P
     listed = arrays.get(f'image{which}')
     text = path.with_name(f'{path.stem}_{which.lower()}.txt')
     if listed is not None:
-        names = [os.fsdecode(name) for name in np.ravel(listed).tolist()]
+        names = [n.decode() if isinstance(n, bytes) else str(n) for n in np.ravel(listed)]
     elif text.is_file():
         with reading(text):
             lines = text.read_text(encoding='utf-8').splitlines()
@@ -192,7 +186,7 @@ def _msls_images(cities: list[Path], side: str) -> PlaceImages:
         for key, row in _csv_by_key(folder / 'postprocessed.csv').items():
             if key not in raw:
                 raise InputError(f'{str(folder)!r}: {key!r} is in postprocessed.csv only')
-            if (raw[key].get('pano') or '').lower() in ('true', '1'):
+            if (raw[key].get('pano') or '').strip().lower() in ('true', '1'):
                 continue
             paths.append(folder / 'images' / f'{key}.jpg')
             try:

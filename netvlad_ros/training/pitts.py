@@ -14,6 +14,7 @@ import numpy as np
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.training.places import IntArray, PlaceDataset, PlaceImages
+from netvlad_ros.training.tables import reading_arrays
 from netvlad_ros.types import FloatArray
 
 _NEEDED = ('dbImageFns', 'utmDb', 'qImageFns', 'utmQ')
@@ -31,7 +32,11 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
         an image that is listed.
     :raises InputError: the file is damaged, lacks a field or contradicts itself.
     """
-    fields = _fields(path)
+    with reading_arrays(path):
+        return _dataset(path, _fields(path), root or path.parent)
+
+
+def _dataset(path: Path, fields: dict[str, Any], root: Path) -> PlaceDataset:
     if missing := [name for name in _NEEDED if name not in fields]:
         raise InputError(f'{str(path)!r}: dbStruct lacks {", ".join(missing)}')
     name = _text(fields.get('whichSet', path.stem))
@@ -44,7 +49,6 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
     radius_m = float(_scalar(fields.get('posDistThr', 25.0)))
     positive_m = float(_scalar(fields.get('nonTrivPosDistSqThr', 100.0))) ** 0.5
     _check_square(path, fields, radius_m)
-    root = root or path.parent
     database_root = _folder_of(database_names, root, ('', 'images'))
     query_root = _folder_of(
         query_names, root, ('queries', 'queries_real', 'query', '', 'images')
@@ -79,11 +83,7 @@ def read_pitts(path: Path, root: Optional[Path] = None) -> PlaceDataset:
 def _fields(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    try:
-        content = loadmat(path)
-    except Exception as error:  # a damaged file makes the library raise anything
-        raise InputError(f'cannot read {str(path)!r}: {error}') from error
-    struct = content.get('dbStruct')
+    struct = loadmat(path).get('dbStruct')
     if struct is None or struct.dtype.names is None or struct.size != 1:
         raise InputError(f'{str(path)!r} holds no dbStruct')
     record = struct.ravel()[0]

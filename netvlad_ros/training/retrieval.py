@@ -28,7 +28,7 @@ from netvlad_ros.evaluation.sources import is_recording
 from netvlad_ros.image_files import is_image
 from netvlad_ros.training.places import IntArray
 from netvlad_ros.training.recall import mean_average_precision
-from netvlad_ros.training.tables import reading
+from netvlad_ros.training.tables import reading, reading_arrays
 from netvlad_ros.types import Float32Array, FloatArray
 
 KINDS = ('oxford', 'holidays')
@@ -113,8 +113,6 @@ def judge(
 
 def retrieval_kind(path: Path) -> str:
     """Return 'oxford' or 'holidays', or '' for what is no retrieval set."""
-    if (path / 'images.csv').is_file():
-        return ''
     if path.is_file():
         return 'oxford' if path.suffix == '.mat' and path.stem.startswith('gnd_') else ''
     # What has a table or a recording's poses has positions, whatever its images are called.
@@ -223,7 +221,7 @@ def _rows(names: Sequence[str], source: Path, row_of: dict[str, int]) -> IntArra
 def _read_gnd(path: Path, images: Path) -> RetrievalSet:
     from scipy.io import loadmat
 
-    try:
+    with reading_arrays(path, 'as gnd file with imlist, qidx and gnd(ok, junk, bbx)'):
         content = loadmat(path, simplify_cells=True)
         names = [str(name) for name in np.atleast_1d(content['imlist'])]
         queries = np.atleast_1d(content['qidx']).astype(np.int64) - 1
@@ -231,17 +229,12 @@ def _read_gnd(path: Path, images: Path) -> RetrievalSet:
         right = tuple(_matlab_rows(entry['ok']) for entry in entries)
         junk = tuple(_matlab_rows(entry['junk']) for entry in entries)
         boxes = np.array([entry['bbx'] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    except Exception as error:  # a damaged file makes the library raise anything
-        raise InputError(
-            f'cannot read {str(path)!r} as gnd file with imlist, qidx and gnd(ok, junk, bbx): '
-            f'{error!r}'
-        ) from error
-    rows = np.concatenate([queries, *right, *junk])
-    if len(queries) != len(entries) or rows.min() < 0 or rows.max() >= len(names):
-        raise InputError(
-            f'{str(path)!r}: {len(queries)} queries for {len(entries)} entries, indices '
-            f'{rows.min() + 1} to {rows.max() + 1} of {len(names)} images'
-        )
+        rows = np.concatenate([queries, *right, *junk])
+        if len(queries) != len(entries) or rows.min() < 0 or rows.max() >= len(names):
+            raise InputError(
+                f'{str(path)!r}: {len(queries)} queries for {len(entries)} entries, indices '
+                f'{rows.min() + 1} to {rows.max() + 1} of {len(names)} images'
+            )
     files = _files(images)
     _rows(names, path, dict.fromkeys(files, 0))
     return RetrievalSet(

@@ -31,13 +31,19 @@ _FRAME = re.compile(r'^(?P<walk>.*?)(?P<frame>\d+)$')
 def read_csv(path: Path, split: str, root: Optional[Path] = None) -> PlaceDataset:
     """Read ``path,east_m,north_m,split[,role][,stamp]``; role is database or query.
 
-    Without roles every fourth image of the split, in the table's order, is a query.
+    Case of a split, and spaces around it, do not count. Without roles every fourth image of the
+    split, in the table's order, is a query.
 
     :raises InputError: a column or value is missing or wrong, with its line.
     """
     path = _table_of(path)
     root = root or path.parent
-    rows = [(line, row) for line, row in _rows(path) if _is_split(row, split)]
+    split = split.strip().lower()
+    rows = [
+        (line, row)
+        for line, row in _rows(path)
+        if (row.get('split', split) or '').strip().lower() == split
+    ]
     if not rows:
         raise InputError(f'{str(path)!r} has no row of split {split!r}')
     xy_m = np.array(
@@ -83,6 +89,8 @@ def read_walks(
         rows = [row for row in rows if (row.get('floor', '') in held_out) == (split == 'val')]
     elif split != 'all':
         raise InputError(f'{str(path)!r} has no split {split!r}, allowed: train, val, all')
+    if not rows:
+        raise InputError(f'{str(path)!r} lists {len(floors)} floors, none of which is {split!r}')
     walks: dict[str, int] = {}
     xy_m = np.empty((len(rows), 2))
     for index, row in enumerate(rows):
@@ -110,10 +118,6 @@ def read_walks(
     )
 
 
-def _is_split(row: dict[str, str], split: str) -> bool:
-    return row.get('split', split).strip().lower() == split.lower()
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a text file into an ``InputError`` that names it."""
@@ -123,6 +127,20 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f'{str(path)!r} is not UTF-8 ({error}): save it as UTF-8') from error
     except (OSError, csv.Error) as error:
         raise InputError(f'cannot read {str(path)!r}: {error}') from error
+
+
+@contextmanager
+def reading_arrays(path: Path, what: str = '') -> Iterator[None]:
+    """Turn what goes wrong with a file of arrays into an ``InputError`` that names it.
+
+    :param what: 'as ...', what the file should be.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # SciPy and NumPy raise many kinds for damaged files
+        raise InputError(f'cannot read {str(path)!r}{what and " "}{what}: {error!r}') from error
 
 
 def _table_of(path: Path) -> Path:

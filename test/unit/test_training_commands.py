@@ -455,6 +455,17 @@ def test_a_bad_name_is_refused_before_clustering(places_and_model, tmp_path, mon
     assert "model name is 'my model'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('recipe', ['relja', 'modern'])
+def test_a_model_with_nothing_to_train_is_refused(tmp_path, capsys, recipe):
+    table, model = write_places(tmp_path / 'places'), tmp_path / 'm.safetensors'
+    network = make_network(InputPolicy(height=64, width=96), 'average')
+    save_bundle(model, network, BundleInfo('m'))
+    command = f"""train {table} --model {model} --recipe {recipe} --output {tmp_path / 'run'}
+        --train-layers"""
+    assert main(command.split()) == 1
+    assert 'nothing to train: average pooling has no parameters' in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures('recording')
 @pytest.mark.parametrize(
     ('at', 'given'), [('drive', '.'), ('drive', '../drive'), ('drive/images', '..')]

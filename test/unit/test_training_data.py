@@ -54,7 +54,7 @@ def test_missing_images_are_found_before_anything_is_computed(tmp_path):
         check_files(open_dataset(tmp_path / 'a.mat'))
 
 
-def write_struct(path: Path, **more) -> None:
+def write_struct(path: Path, compressed: bool = False, **more) -> None:
     names = np.array([f'{n:03}.jpg' for n in range(24)], dtype=object)
     struct = {
         'whichSet': 'test', 'dbImageFns': names, 'utmDb': np.arange(48.0).reshape(2, 24),
@@ -62,7 +62,7 @@ def write_struct(path: Path, **more) -> None:
         'numImages': np.uint16(24), 'numQueries': np.uint16(2), 'posDistThr': np.uint8(25),
         'posDistSqThr': np.uint16(625), 'nonTrivPosDistSqThr': np.uint8(100), **more,
     }  # fmt: skip
-    savemat(path, {'dbStruct': struct})
+    savemat(path, {'dbStruct': struct}, do_compression=compressed)
 
 
 @pytest.fixture
@@ -136,6 +136,51 @@ def test_tokyo247_groups_twelve_cutouts_and_finds_png_files(tmp_path):
     dataset = open_dataset(tmp_path / 'tokyo247.mat')
     assert dataset.database.panorama.tolist() == [0] * 12 + [1] * 12
     assert dataset.database.paths[3].name == '003.png'
+
+
+@pytest.mark.parametrize('how', ['cut', 'overwritten', 'empty', 'an array'])
+@pytest.mark.parametrize('suffix', ['mat', 'npz'])
+def test_a_damaged_file_of_arrays_is_refused_in_one_line(tmp_path, suffix, how):
+    path = tmp_path / f'a.{suffix}'
+    if suffix == 'mat':
+        write_struct(path, compressed=True)
+    else:
+        names = {'imageDb': ['a', 'b'], 'imageQ': ['c']}
+        np.savez_compressed(path, utmDb=np.eye(2), utmQ=np.ones((1, 2)), **names)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    np.save(tmp_path / 'array.npy', np.zeros(3))
+    path.write_bytes({
+        'cut': whole[:half], 'overwritten': whole[:half] + b'\0' + whole[half + 1 :],
+        'empty': b'', 'an array': (tmp_path / 'array.npy').read_bytes(),
+    }[how])  # fmt: skip
+    with pytest.raises(InputError, match=rf'cannot read .*a\.{suffix}') as error:
+        open_dataset(path)
+    assert '\n' not in str(error.value)
+
+
+def test_a_struct_with_empty_names_is_refused(tmp_path):
+    nothing = np.empty(24, dtype=object)
+    nothing[:] = 24 * [np.zeros(0)]
+    write_struct(tmp_path / 'a.mat', dbImageFns=nothing)
+    with pytest.raises(InputError, match=r'cannot read .*a\.mat'):
+        open_dataset(tmp_path / 'a.mat')
+
+
+def test_names_in_an_npz_may_be_bytes_and_its_radius_a_number(tmp_path):
+    arrays = {'utmDb': np.zeros((2, 2)), 'utmQ': np.ones((1, 2)), 'imageQ': np.array([b'c'])}
+    np.savez(tmp_path / 'l.npz', imageDb=np.array(['ä'.encode(), b'b']), **arrays)
+    dataset = open_dataset(tmp_path / 'l.npz')
+    assert [path.name for path in dataset.all_images().paths] == ['ä', 'b', 'c']
+    np.savez(tmp_path / 'l.npz', imageDb=['a', 'b'], posDistThr=np.zeros(0), **arrays)
+    with pytest.raises(InputError, match=r'cannot read .*l\.npz'):
+        open_dataset(tmp_path / 'l.npz')
+
+
+def test_walks_of_too_few_floors_have_none_held_out(tmp_path):
+    (tmp_path / 'images.csv').write_text('image,split,area,floor\na_1.jpg,gallery,hall,1\n')
+    with pytest.raises(InputError, match=r"lists 1 floors, none of which is 'val'"):
+        open_dataset(tmp_path, 'val')
 
 
 def test_a_struct_that_contradicts_itself_is_refused(tmp_path):
@@ -214,6 +259,22 @@ def test_utm_names_msls_npz_and_csv_give_the_same_kind_of_dataset(tmp_path):
     )
     table = open_dataset(tmp_path / 't.csv')
     assert [len(table.database), len(table.queries)] == [1, 1]
+
+
+@pytest.mark.parametrize('pano', ['TRUE', '1', ' true '])
+def test_panoramas_of_mapillary_are_left_out_however_they_are_marked(tmp_path, pano):
+    write_city(tmp_path / 'msls', 10, 20)
+    for table in (tmp_path / 'msls').glob('*/raw.csv'):
+        table.write_text(table.read_text().replace('True', pano))
+    assert self_check(open_dataset(tmp_path / 'msls')).database == 1
+
+
+def test_a_split_is_read_in_any_spelling(tmp_path):
+    (tmp_path / 't.csv').write_text(
+        'path,east_m,north_m,split\na,1,2,Train\nb,3,4, train \nc,0,0,VAL\n'
+    )
+    table = open_dataset(tmp_path / 't.csv', 'TRAIN')
+    assert table.split == 'train' and len(table.all_images()) == 2
 
 
 def test_cities_of_all_continents_are_one_dataset_but_of_no_test_split(tmp_path):

@@ -183,6 +183,21 @@ def test_a_held_out_part_that_trains_is_refused(tmp_path, capsys, recipe):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('recipe', ['relja', 'modern'])
+def test_a_dataset_without_a_val_split_says_what_to_do(tmp_path, capsys, recipe):
+    write_start(tmp_path / 'start.safetensors')
+    write_places(tmp_path / 'places')
+    for side, n, east_m in (('database', 0, 0), ('database', 1, 99), ('queries', 2, 1)):
+        folder = tmp_path / 'utm/train' / side
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f'places/0{n}.jpg').rename(folder / f'@{east_m}@0@.jpg')
+    command = f"""train {tmp_path / 'utm'} --recipe {recipe} --output {tmp_path / 'run'}
+        --model {tmp_path / 'start.safetensors'}"""
+    assert main(command.split()) == 1
+    error = capsys.readouterr().err
+    assert 'has no folder val/database' in error and "--val FILE, or --val-split ''" in error
+
+
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_models_learn_from_no_val_or_test_set(tmp_path, capsys, split):
     table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'

@@ -188,6 +188,17 @@ def test_wrong_sets_are_refused_in_one_line(oxford):
         open_retrieval(oxford)
 
 
+def test_damaged_sets_are_refused_in_one_line(oxford):
+    for name in ('good', 'query'):
+        (oxford / f'gt/all_souls_1_{name}.txt').write_text('straße', encoding='cp1252')
+        with pytest.raises(InputError, match=rf'_{name}\.txt.* is not UTF-8'):
+            open_retrieval(oxford)
+    for content in (b'', b'MATLAB 5.0 MAT-file'.ljust(124) + b'\x00\x01IM' + b'\xff' * 40):
+        (oxford / 'gnd_x.mat').write_bytes(content)
+        with pytest.raises(InputError, match=r'cannot read .*gnd_x\.mat. as gnd file with'):
+            open_retrieval(oxford / 'gnd_x.mat')
+
+
 def test_damaged_images_and_their_queries_leave_the_set(oxford):
     data = open_retrieval(oxford)
     names = [path.stem for path in data.images]
