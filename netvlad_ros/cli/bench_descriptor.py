@@ -17,6 +17,7 @@ from itertools import product
 from typing import Any
 
 from netvlad_ros.cli.models import size_hw
+from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.progress import progress
 
 _DEFAULT_BACKBONES = ('mobilenet_v2_s16', 'resnet18_layer3', 'vgg16')
@@ -42,9 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=['fp32'],
         help='Of the backbone. Default: fp32',
     )
-    parser.add_argument('--clusters', type=int, default=64, help='Default: 64')
+    parser.add_argument('--clusters', type=positive_int, default=64, help='Default: 64')
     parser.add_argument('--whitening', type=int, default=0, help='Output values. Default: none')
-    parser.add_argument('--batch', type=int, default=1, help='Images in a call. Default: 1')
+    parser.add_argument(
+        '--batch', type=positive_int, default=1, help='Images in a call. Default: 1'
+    )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N. Default: cpu')
     parser.add_argument('--threads', type=int, default=0, help="CPU threads. Default: torch's")
     parser.add_argument(

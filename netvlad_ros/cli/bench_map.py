@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 import tempfile
 
+from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.progress import progress
 
 _PARTS = ('peers', 'search', 'add', 'size', 'large')
@@ -28,8 +29,8 @@ _PARTS = ('peers', 'search', 'add', 'size', 'large')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('--only', choices=_PARTS, help='One part instead of all but large.')
-    parser.add_argument('--count', type=int, help='Keyframes of the parts add and large.')
-    parser.add_argument('--threads', type=int, default=2, help='CPU threads of a search.')
+    parser.add_argument('--count', type=positive_int, help='Keyframes of the parts add and large.')
+    parser.add_argument('--threads', type=positive_int, default=2, help='CPU threads of a search.')
     parser.add_argument(
         '--folder', type=Path, help='Where maps are made (and removed); a temporary folder else.'
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 
+from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.ros_session import ros_context
 
@@ -25,10 +26,12 @@ from netvlad_ros.cli.ros_session import ros_context
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``netvlad bench node``."""
     parser.add_argument('--model', default='default', help='model bundle or its name')
-    parser.add_argument('--images', type=int, default=100, help='images of the latency run')
+    parser.add_argument(
+        '--images', type=positive_int, default=100, help='images of the latency run'
+    )
     parser.add_argument('--rate', type=float, default=5.0, help='images per second')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(640, 480), metavar=('WIDTH', 'HEIGHT')
+        '--size', type=positive_int, nargs=2, default=(640, 480), metavar=('WIDTH', 'HEIGHT')
     )
     parser.add_argument(
         '--memory-minutes', type=float, default=0.0, metavar='MINUTES',

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from netvlad_ros.descriptor.network import DescriptorNetwork
+    from netvlad_ros.cli.numbers import positive_int
+from netvlad_ros.descriptor.network import DescriptorNetwork
 
 LARGE_ROWS, LARGE_DIM = 84_000, 32_768
 
@@ -39,12 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--backbone', help='Instead of a model: this backbone with random weights and NetVLAD.'
     )
-    parser.add_argument('--rounds', type=int, default=3, help='Rounds. Default: 3')
-    parser.add_argument('--count', type=int, default=256, help='Images of the cache. Default: 256')
+    parser.add_argument('--rounds', type=positive_int, default=3, help='Rounds. Default: 3')
+    parser.add_argument(
+        '--count', type=positive_int, default=256, help='Images of the cache. Default: 256'
+    )
     parser.add_argument(
         '--images', type=Path, help='Folder of images. Default: JPEG files made up for the run'
     )
-    parser.add_argument('--tuples', type=int, default=8, help='Tuples to train on. Default: 8')
+    parser.add_argument(
+        '--tuples', type=positive_int, default=8, help='Tuples to train on. Default: 8'
+    )
     parser.add_argument(
         '--large-cache', action='store_true',
         help=f'Only write and mine a cache of {LARGE_ROWS} x {LARGE_DIM} and report the memory.',

@@ -16,12 +16,18 @@ from pathlib import Path
 import time
 from typing import Any
 
+from netvlad_ros.cli.numbers import positive_int
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument('source', metavar='SOURCE', help='bag, or folder with frames.csv')
-    parser.add_argument('--images', type=int, default=40, help='keyframes taken (default 40)')
-    parser.add_argument('--pairs', type=int, default=100, help='pairs checked (default 100)')
+    parser.add_argument(
+        '--images', type=positive_int, default=40, help='keyframes taken (default 40)'
+    )
+    parser.add_argument(
+        '--pairs', type=positive_int, default=100, help='pairs checked (default 100)'
+    )
     parser.add_argument('--features', choices=('rootsift', 'orb'), default='rootsift')
 
 

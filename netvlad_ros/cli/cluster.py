@@ -18,9 +18,11 @@ The paper's images of Pitts30k are 640x480, which --width and --height set.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.training_data import (
     add_also,
     add_data_arguments,
@@ -56,20 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--normalise', choices=NORMALISATIONS, default='imagenet',
         help='What the weights expect: ImageNet mean and deviation, or 0.5 each.',
     )
-    parser.add_argument('--width', type=int, default=320, help='Input width. Default: 320 px')
-    parser.add_argument('--height', type=int, default=240, help='Input height. Default: 240 px')
+    parser.add_argument(
+        '--width', type=positive_int, default=320, help='Input width. Default: 320 px'
+    )
+    parser.add_argument(
+        '--height', type=positive_int, default=240, help='Input height. Default: 240 px'
+    )
     parser.add_argument('--pooling', choices=POOLINGS, default='netvlad', help='Default: netvlad')
     parser.add_argument(
         '--netvlad-version', choices=('v1', 'v2'), default='v1',
         help="v1 as in all published weights, v2 as in the paper's equations. Default: v1",
     )
-    parser.add_argument('--clusters', type=int, default=64, help='Default: 64')
+    parser.add_argument('--clusters', type=positive_int, default=64, help='Default: 64')
     parser.add_argument(
-        '--local-dim', type=int, metavar='P',
+        '--local-dim', type=positive_int, metavar='P',
         help='Reduce local features to P dimensions by PCA before they are clustered and pooled.',
     )
-    parser.add_argument('--descriptors', type=int, default=50000, help='Default: 50000')
-    parser.add_argument('--per-image', type=int, default=100, help='Default: 100')
+    parser.add_argument('--descriptors', type=positive_int, default=50000, help='Default: 50000')
+    parser.add_argument('--per-image', type=positive_int, default=100, help='Default: 100')
     parser.add_argument(
         '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: auto'
     )
@@ -131,6 +137,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     info = BundleInfo(name, licence=licence, source=source, training=training)
     bundle = save_bundle(args.output, network, info)
     report_written(args.output, bundle.model_id)
+    # Hard assignment has an infinite one, which JSON does not know.
+    alpha = None if alpha == math.inf else alpha
     return {'model_id': bundle.model_id, 'alpha': alpha, 'dim': bundle.dim}
 
 

@@ -20,6 +20,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Optional
 
+from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.errors import ModelError
 
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument('file', type=Path, help='.mat, .pth, .pth.tar')
     convert.add_argument('--name', default='', help="Default: made of the file's name.")
     convert.add_argument('--output', type=Path, help="Default: the user's cache of models.")
-    convert.add_argument('--dim', type=int, help='Keep this many components of the whitening.')
+    convert.add_argument(
+        '--dim', type=positive_int, help='Keep this many components of the whitening.'
+    )
     convert.add_argument(
         '--size', type=size_hw, metavar='HxW', help='Fixed input size in pixels, not the trained.'
     )
@@ -64,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument('model', help="A bundle's file, a name of 'models list', or default.")
     export.add_argument('--output', type=Path, required=True, help='The .onnx file.')
     export.add_argument('--size', type=size_hw, metavar='HxW', help="Default: the model's own.")
-    export.add_argument('--batch', type=int, default=1, help='Images in a call. Default: 1')
+    export.add_argument(
+        '--batch', type=positive_int, default=1, help='Images in a call. Default: 1'
+    )
     export.add_argument(
         '--dynamic', action='store_true', help='Let batch, height and width vary (slower).'
     )

@@ -14,15 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from netvlad_ros.cli.numbers import positive_float
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.ros_session import ros_context
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f'must be above 0, got {text}')
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'bag', type=Path, help='rosbag2 folder, .mcap or .db3 file, or a folder with frames.csv'
     )
     parser.add_argument(
-        '--rate', type=_positive, default=1.0, help='speed, 1 is that of the recording'
+        '--rate', type=positive_float, default=1.0, help='speed, 1 is that of the recording'
     )
     parser.add_argument('--clock', action='store_true', help="publish the bag's time on /clock")
     parser.add_argument('--topics', nargs='+', default=[], help='play these only')
@@ -40,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='start when each of these topics has a subscriber',
     )
     parser.add_argument(
-        '--wait-s', type=_positive, default=30.0, help='longest wait for subscribers, seconds'
+        '--wait-s', type=positive_float, default=30.0, help='longest wait for subscribers, seconds'
     )
 
 

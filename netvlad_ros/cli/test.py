@@ -21,13 +21,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 import dataclasses
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from netvlad_ros.cli.numbers import positive_float
 from netvlad_ros.cli.progress import progress
 from netvlad_ros.cli.retrieval import test_retrieval
 from netvlad_ros.cli.training_data import add_data_arguments, image_source, open_checked
-from netvlad_ros.errors import ConfigError, InputError
+from netvlad_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from netvlad_ros.descriptor import ModelBundle
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from netvlad_ros.training.recall import Recall
 
 RECALLS = (1, 5, 10, 20, 25)
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--plot', type=Path, help='Draw the recall curves of all models here.')
     parser.add_argument(
-        '--alpha-sweep', type=float, nargs='+', metavar='ALPHA',
+        '--alpha-sweep', type=positive_float, nargs='+', metavar='ALPHA',
         help='Also test NetVLAD with its assignment made sharper or softer by these factors.',
     )
     parser.add_argument(
@@ -147,10 +151,10 @@ def _shown(label: str, recall: Recall, database: int) -> dict[str, Any]:
     from netvlad_ros.training.recall import looks_misordered
 
     if looks_misordered(recall, database):
-        raise InputError(
-            f'{label}: recall is that of chance at every N; the list of images and the files are '
-            'probably not in the same order'
-        )
+        _log.warning(
+            '%s: recall is that of chance at every N: the model is untrained, or the list of '
+            'images and the files are not in the same order', label,
+        )  # fmt: skip
     parts = [
         f'@{n} {100 * v:.1f} [{100 * recall.intervals[n][0]:.1f}, '
         f'{100 * recall.intervals[n][1]:.1f}]'

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from netvlad_ros.config import validate
-from netvlad_ros.errors import ConfigError, InputError
+from netvlad_ros.errors import InputError
 from netvlad_ros.training.checkpoint import append_log, load_checkpoint, save_checkpoint
 from netvlad_ros.training.distributed import Workers
 from netvlad_ros.training.features import describe_rows, feature_map, forward_for
@@ -92,8 +92,6 @@ class TripletTrainer:
         self.device = next(network.parameters()).device
         self.miner = Miner(train.dataset, config)
         parameters = [p for p in network.parameters() if p.requires_grad]
-        if not parameters:
-            raise ConfigError('nothing trains: the pooling has no weights, name --train-layers')
         self.optimiser: torch.optim.Optimizer
         if config.optimiser == 'sgd':
             self.optimiser = torch.optim.SGD(

@@ -520,3 +520,17 @@ def test_layers_that_train_may_be_deep_or_none():
     assert not any(name.startswith('layer3.0') for name in trained)
     backbone.train_only(())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'bench train --count 0', 'bench descriptor --batch -1', 'models export x --batch 0',
+        'cluster x --clusters 0', 'test x --model y --alpha-sweep nan', 'play x --rate 0',
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_named(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    assert 'must be above 0' in capsys.readouterr().err
