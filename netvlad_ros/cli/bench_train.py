@@ -22,10 +22,11 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
+from netvlad_ros.cli.numbers import positive_int
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.descriptor.network import DescriptorNetwork
 
 LARGE_ROWS, LARGE_DIM = 84_000, 32_768
