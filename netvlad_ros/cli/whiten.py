@@ -19,7 +19,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netvlad_ros.cli.numbers import positive_int
 from netvlad_ros.cli.training_data import (
     add_also,
     add_data_arguments,
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_also(parser, 'to learn from')
     parser.add_argument('--model', required=True, help='The bundle to whiten.')
     parser.add_argument(
-        '--dim', type=positive_int, default=512, help='Components to keep. Default: 512'
+        '--dim', type=int, default=512, help='Components to keep. Default: 512'
     )
     parser.add_argument('--method', choices=METHODS, default='pca', help='Default: pca')
     parser.add_argument('--output', type=Path, required=True, help='The bundle to write.')
