@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, Topics
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, Topics, usable_camera
 from netvlad_ros.evaluation.truth import GroundTruth, PoseTrack
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_messages import depth_from_message, image_from_message
@@ -159,7 +159,7 @@ class BagSource:
         camera = Camera(name=frame_id or 'camera', frame_id=frame_id or 'camera_optical')
         if self.topics.camera_info:
             info = next(self._messages(reader, [self.topics.camera_info]), None)
-            camera = _with_calibration(camera, info[1]) if info else camera
+            camera = _with_calibration(camera, info[1], self.path) if info else camera
         base = ''
         for topic in (self.topics.ground_truth, self.topics.odom):
             sample = next(self._messages(reader, [topic]), None) if topic and not base else None
@@ -285,13 +285,14 @@ def _pose_parts(pose: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)
 
 
-def _with_calibration(camera: Camera, info: Any) -> Camera:
+def _with_calibration(camera: Camera, info: Any, where: Path) -> Camera:
     """Return the camera with the intrinsics of a CameraInfo; K of zeros means uncalibrated."""
     K = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
-    return replace(
+    calibrated = replace(
         camera,
         size_wh=(int(info.width), int(info.height)),
-        K=K if K[0, 0] > 0 else None,
+        K=None if K[0, 0] == 0 else K,
         distortion_model=str(info.distortion_model),
         distortion=np.asarray(info.d, dtype=np.float64),
     )
+    return usable_camera(calibrated, where)

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, usable_camera
 from netvlad_ros.evaluation.truth import (
     GroundTruth,
     ListedRevisits,
@@ -139,7 +139,7 @@ def read_camera_info(path: Path) -> Camera:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
         K = np.asarray(data['camera_matrix']['data'], dtype=np.float64).reshape(3, 3)
         coefficients = data.get('distortion_coefficients', {}).get('data', [])
-        return Camera(
+        camera = Camera(
             name=str(data.get('camera_name', 'camera')),
             size_wh=(int(data['image_width']), int(data['image_height'])),
             K=K,
@@ -148,6 +148,7 @@ def read_camera_info(path: Path) -> Camera:
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'{path} is not a camera calibration: {error!r}') from None
+    return usable_camera(camera, path)
 
 
 class _FolderSource:

@@ -378,6 +378,28 @@ def test_pairs_are_masked_by_the_time_between_them_though_a_clock_was_set() -> N
     assert truth.allowed(*pairs(3)).tolist() == counted
 
 
+@pytest.mark.parametrize(
+    ('fx', 'model', 'warning'),
+    [(90, 'plumb_bob', ''), (90, 'fov', "distortion model 'fov', known: plumb_bob"),
+     ('.nan', 'plumb_bob', 'not finite: K [[nan,'), (0, '', 'no positive focal lengths')],
+)  # fmt: skip
+def test_a_calibration_that_cannot_be_used_costs_the_geometry_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fx: object, model: str, warning: str
+) -> None:
+    folder = sequence_of(
+        tmp_path / 's', FRAMES,
+        camera_info_yaml=f'{{image_width: 96, image_height: 64, distortion_model: {model!r}, '
+        f'camera_matrix: {{data: [{fx}, 0, 48, 0, 90, 32, 0, 0, 1]}}, '
+        'distortion_coefficients: {data: [0, 0, 0, 0, 0]}}',
+    )  # fmt: skip
+    (folder / 'camera.info.yaml').rename(folder / 'camera_info.yaml')
+    source = open_source(folder)
+    settings = {'keyframes': 'every_frame'}
+    evaluate_source(source, cast(Descriptor, MeanColour()), DetectorConfig(), settings)
+    assert (source.camera.K is None) == bool(warning)
+    assert warning in caplog.text if warning else not caplog.text
+
+
 def test_no_keyframe_is_a_revisit_of_itself() -> None:
     allowed = allowed_pairs([0, 1, 2 * S], 0.0)(*pairs(3))
     assert allowed.tolist() == [[False] * 3, [True, False, False], [True, True, False]]

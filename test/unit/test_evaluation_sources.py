@@ -171,6 +171,23 @@ def test_a_bag_gives_frames_with_pose_depth_camera_and_truth(bag: Path) -> None:
     assert known.tolist() == [True, False]
 
 
+def test_a_calibration_that_cannot_be_used_is_left_out_of_a_bag(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker, kind = BagMaker(tmp_path / 'drive'), 'sensor_msgs/msg/CameraInfo'
+    region = make('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0,
+                  do_rectify=False)  # fmt: skip
+    K = np.asarray([90.0, 0.0, math.nan, 0.0, 90.0, 32.0, 0.0, 0.0, 1.0])
+    info = make(kind, header=header(0, 'eye'), height=64, width=96, distortion_model='plumb_bob',
+                d=np.zeros(5), k=K, r=np.eye(3).ravel(), p=np.zeros(12), binning_x=0,
+                binning_y=0, roi=region)  # fmt: skip
+    maker.write('/camera_info', kind, 0, info)
+    maker.image(0, jpeg(0))
+    maker.close()
+    assert open_source(tmp_path / 'drive').camera.K is None
+    assert 'the calibration is left out: not finite' in caplog.text
+
+
 def test_a_topic_can_be_left_out(bag: Path) -> None:
     source = open_source(bag, Topics(depth='none', odom='none'))
     assert all(f.depth_m is None and f.T_odom_base is None for f in source.frames())
