@@ -15,15 +15,18 @@ Worked examples:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 import shlex
 import sys
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from netvlad_ros.config import DetectorConfig, from_dict, to_dict
 from netvlad_ros.errors import ConfigError, InputError, NetvladError
+
+if TYPE_CHECKING:
+    from netvlad_ros.evaluation.evaluation import Evaluation
 
 # A closure below a threshold leaves no trace; to learn thresholds, none may act.
 _OPEN_THRESHOLDS = {
@@ -109,6 +112,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from netvlad_ros.cli.progress import progress
     from netvlad_ros.descriptor import load_descriptor
     from netvlad_ros.evaluation.runner import (
+        check_folders,
         evaluate_source,
         fit_of,
         prepare_output,
@@ -127,6 +131,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ]
     name_apart(sources)
     output = prepare_output(args.output, args.overwrite)
+    folders = [output if len(sources) == 1 else output / source.name for source in sources]
+    check_folders(folders)
     descriptor = load_descriptor(config.descriptor)
     overrides = {
         name: value
@@ -135,8 +141,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     evaluations, reports, failed = [], [], []
     fit = None
-    for source in sources:
-        folder = output if len(sources) == 1 else output / source.name
+    for source, folder in zip(sources, folders, strict=True):
         try:
             evaluation = evaluate_source(
                 source, descriptor, config, overrides, progress, args.baseline
@@ -153,10 +158,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if len(reports) > 1:
         fit = fit_of(evaluations, args.calibrate)
         print(write_summary(evaluations, reports, output, _command(), fit))
-    if args.calibrate and fit is None:
-        has_truth = any(e.judgement is not None for e in evaluations)
-        why = 'two right and two wrong decisions at least' if has_truth else 'ground truth'
-        print(f'no calibration: it needs {why}')
+    if args.calibrate and fit is None and evaluations:
+        print(f'no calibration: {_why_none(evaluations, args.calibrate)}')
     if failed:
         raise InputError('; '.join(failed))
     keys = ('name', 'keyframes', 'queries', 'queries_with_revisit', 'recall_at', 'closures',
@@ -166,6 +169,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         'output': str(output),
         'sources': [{key: report[key] for key in keys} for report in reports],
     }
+
+
+def _why_none(evaluations: Sequence[Evaluation], score: str) -> str:
+    """Return why a calibration could not be fitted."""
+    if all(e.judgement is None for e in evaluations):
+        return 'without ground truth nothing is right or wrong'
+    if score == 'verification_score' and not evaluations[0].replay.config.verification.enabled:
+        return 'verification.enabled is false, so nothing has a verification_score'
+    return 'it needs two right and two wrong decisions at least'
 
 
 def _compare(first: Path, second: Path) -> dict[str, Any]:

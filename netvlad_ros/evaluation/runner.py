@@ -47,6 +47,17 @@ def prepare_output(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
+def check_folders(folders: Sequence[Path]) -> None:
+    """Find out before hours of work that a report cannot be written in one of some folders.
+
+    :raises InputError: a file is where a folder must be.
+    """
+    for folder in folders:
+        for path in (folder / 'plots', folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise InputError(f'{path} is a file, where a folder of the report must be')
+
+
 def evaluate_source(
     source: Source,
     descriptor: Descriptor,

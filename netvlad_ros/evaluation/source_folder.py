@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from netvlad_ros.errors import InputError
-from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts
+from netvlad_ros.evaluation.sources import DAMAGED_IMAGE, SkipCounts, usable_camera
 from netvlad_ros.evaluation.truth import (
     GroundTruth,
     ListedRevisits,
@@ -27,7 +27,6 @@ from netvlad_ros.evaluation.truth import (
 from netvlad_ros.geometry import pose_from_xyz_quat
 from netvlad_ros.image_files import is_image
 from netvlad_ros.image_messages import image_from_message
-from netvlad_ros.loop_closure.geometry.camera_model import check_camera
 from netvlad_ros.types import Camera, Float32Array, Frame, UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -147,12 +146,9 @@ def read_camera_info(path: Path) -> Camera:
             distortion_model=str(data.get('distortion_model', '')),
             distortion=np.asarray(coefficients, dtype=np.float64),
         )
-        if not (np.isfinite(K).all() and np.isfinite(camera.distortion).all()):
-            raise ValueError('it is not finite')
-        check_camera(camera)
-        return camera
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'{path} is not a camera calibration: {error!r}') from None
+    return usable_camera(camera, path)
 
 
 class _FolderSource:

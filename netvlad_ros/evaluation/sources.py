@@ -6,14 +6,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+import logging
 from pathlib import Path
 from typing import Any, Optional, Protocol
+
+import numpy as np
 
 from netvlad_ros.errors import InputError
 from netvlad_ros.evaluation.truth import GroundTruth
 from netvlad_ros.image_files import is_image
+from netvlad_ros.loop_closure.geometry.camera_model import check_camera, is_calibrated
 from netvlad_ros.types import Camera, Frame
+
+_log = logging.getLogger(__name__)
 
 BAG_SUFFIXES = ('.mcap', '.db3')
 # The one reason in ``SkipCounts`` for which an image of the recording gives no frame.
@@ -42,6 +48,22 @@ class SkipCounts:
         """Count one, and keep the first example of each reason."""
         self.counts[reason] += 1
         self.examples.setdefault(reason, example)
+
+
+def usable_camera(camera: Camera, where: Path) -> Camera:
+    """Return the camera, or without its calibration if that cannot be used; a warning says why."""
+    if camera.K is None:
+        return camera
+    try:
+        if not (np.isfinite(camera.K).all() and np.isfinite(camera.distortion).all()):
+            raise InputError(f'not finite: K {camera.K.tolist()}, D {camera.distortion.tolist()}')
+        if not is_calibrated(camera):
+            raise InputError(f'no positive focal lengths: K {camera.K.tolist()}')
+        check_camera(camera)
+    except InputError as error:
+        _log.warning('%s: the calibration is left out: %s', where, error)
+        return replace(camera, K=None, distortion_model='', distortion=np.zeros(0))
+    return camera
 
 
 class Source(Protocol):

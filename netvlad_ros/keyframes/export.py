@@ -31,16 +31,16 @@ def export(folder: Path, kind: str, output: Path) -> int:
     :raises OSError: the output cannot be written.
     """
     with MapReader(folder) as reader:
-        output = output.resolve()
-        if folder.resolve() in output.parents or is_map(output.parent):
+        target = output.resolve()
+        if folder.resolve() in target.parents or is_map(target.parent):
             raise MapError(f'{output} lies in the folder of a map: choose another folder')
-        output.parent.mkdir(parents=True, exist_ok=True)
         if output.exists() and not output.is_file():
             return FORMATS[kind](reader, output)  # a pipe or a device is not to be replaced
-        partial = output.with_name(f'{output.name}.partial')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f'{target.name}.partial')
         try:
             count = FORMATS[kind](reader, partial)
-            partial.replace(output)
+            partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
         return count
@@ -105,7 +105,9 @@ def _write_faiss(reader: MapReader, output: Path) -> int:
     for vectors in reader.descriptors():
         index.add_with_ids(vectors, ids[start : start + len(vectors)].astype(np.int64))
         start += len(vectors)
-    faiss.write_index(index, str(output))
+    # faiss itself does not notice a disk that is full.
+    with output.open('wb') as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     return start
 
 

@@ -162,6 +162,46 @@ def test_errors_end_with_one_line(
         assert what in error and error.count('\n') == 1
 
 
+def test_a_file_in_the_place_of_a_report_is_found_before_the_run(
+    sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sequence, tmp_path / 'other')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'other').touch()
+    sources = [str(sequence), str(tmp_path / 'other')]
+    arguments = ['-o', str(tmp_path / 'out'), '--overwrite', '--model', str(tmp_path / 'none')]
+    assert main(['evaluate', *sources, *arguments]) == 1
+    # The model is loaded after that.
+    assert 'out/other is a file, where a folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('score', 'truth', 'setting', 'why'),
+    [
+        ('similarity', False, 'true', 'without ground truth nothing is right or wrong'),
+        ('verification_score', True, 'false', 'verification.enabled is false'),
+    ],
+)
+def test_why_there_is_no_calibration_is_told(
+    sequence: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    score: str,
+    truth: bool,
+    setting: str,
+    why: str,
+) -> None:
+    folder = tmp_path / 'sequence'
+    shutil.copytree(sequence, folder)
+    if not truth:
+        (folder / 'groundtruth.txt').unlink()
+    code = main(['evaluate', str(folder), '-o', str(tmp_path / 'o'), '--model', str(model),
+                 '--calibrate', score, '--set', f'verification.enabled={setting}'])  # fmt: skip
+    assert code == 0
+    assert f'no calibration: {why}' in capsys.readouterr().out
+
+
 def test_a_recording_that_fails_does_not_take_the_others_with_it(
     sequence: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

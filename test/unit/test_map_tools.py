@@ -322,6 +322,11 @@ def test_an_export_overwrites_no_map_and_is_written_whole(
     assert verify(folder).faults == () and verify(tmp_path / 'other').faults == ()
     netvlad_map('export', folder, '--format', 'csv', '--output', out)
     written = out.read_bytes()
+    (tmp_path / 'device').symlink_to('/dev/full')
+    for kind in ('csv', 'faiss'):
+        with pytest.raises(MapError, match='cannot write'):
+            netvlad_map('export', folder, '--format', kind, '--output', tmp_path / 'device')
+    assert (tmp_path / 'device').is_char_device()
 
     def write_half(reader: object, output: Path) -> int:
         output.write_text('id,')
@@ -331,7 +336,9 @@ def test_an_export_overwrites_no_map_and_is_written_whole(
     with pytest.raises(MapError, match='the disk is full'):
         netvlad_map('export', folder, '--format', 'csv', '--output', out)
     assert out.read_bytes() == written
-    assert {path.name for path in tmp_path.iterdir()} == {'map', 'other', 'link', 'out.csv'}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'map', 'other', 'link', 'device', 'out.csv',
+    }
 
 
 def test_merge_keeps_sessions_apart_and_counts_ids_on(tmp_path: Path) -> None:
