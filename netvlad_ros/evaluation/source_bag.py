@@ -275,6 +275,9 @@ class BagSource:
     def _take_truth(
         self, truth: list[tuple[int, FloatArray]], stamp_ns: int, message: Any
     ) -> None:
+        if truth and stamp_ns < truth[-1][0] - NS_PER_S:
+            # Keyframes of stamps that come twice may be judged by the wrong one of two poses.
+            self.skipped.add('true pose stamp jumped back (pose kept)', f'stamp {stamp_ns} ns')
         try:
             truth.append((stamp_ns, pose_from_xyz_quat(*_true_pose_parts(message))))
         except InputError as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,7 +26,9 @@ from netvlad_ros.evaluation.runner import evaluate_source
 from netvlad_ros.evaluation.sources import Source, Topics, open_source
 from netvlad_ros.evaluation.truth import RIGHT, truth_of_keyframes
 
-S = 1_000_000_000
+sys.path.append(str(Path(__file__).parent))
+from small_sequences import S, run_over
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -54,13 +57,15 @@ class BagMaker:
         self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Any] = {}
+        self.recorded_ns = 0  # at which messages are recorded at least
 
     def write(self, topic: str, kind: str, stamp_ns: int, message: Any) -> None:
         """Write any message."""
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, kind, typestore=STORE)
         data = STORE.serialize_cdr(message, kind)
-        self._writer.write(self._connections[topic], stamp_ns, data)
+        recorded_ns = max(stamp_ns, self.recorded_ns)
+        self._writer.write(self._connections[topic], recorded_ns, data)
 
     def image(self, stamp_ns: int, data: np.ndarray) -> None:
         """Write a compressed image."""
@@ -202,6 +207,21 @@ def test_the_camera_of_a_bag_is_that_of_its_pixels(
     # As with the node, the drive goes on without calibration.
     assert open_source(tmp_path / 'double_sphere').camera.K is None
     assert "distortion model 'double_sphere'" in caplog.text
+
+
+def test_stamps_of_a_clock_that_was_set_back_are_told(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / 'drive')
+    for second in (0, 10, 20, 8, 18):
+        maker.image(second * S, jpeg(second))
+        maker.odometry('/ground_truth/odom', second * S, float(second))
+        maker.recorded_ns += 30 * S
+    maker.close()
+    evaluation = run_over(open_source(tmp_path / 'drive'))
+    assert len(evaluation.replay.keyframes) == 5
+    assert evaluation.replay.skipped == {
+        'image stamps jumped backwards (image kept)': 1,
+        'true pose stamp jumped back (pose kept)': 1,
+    }
 
 
 def test_a_topic_can_be_left_out(bag: Path) -> None:
