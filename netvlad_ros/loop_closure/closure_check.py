@@ -90,11 +90,16 @@ class ClosureCheck:
             )
         ]
         best = max(verified, key=_score, default=None)
-        return self._agreement.judged([
+        judged = self._agreement.judged([
             self._measured(answer, query) if answer is best else answer.closure
             for answer in checked
             if answer is best or answer.closure.match.id in published
         ])
+        # Nobody has heard of what was not published: there is nothing to take back.
+        return [
+            closure for closure in judged
+            if closure.match.id in published or closure.status is ClosureStatus.VERIFIED
+        ]
 
     def _measured(self, checked: Checked, query: View) -> LoopClosure:
         closure = checked.closure

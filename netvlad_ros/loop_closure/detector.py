@@ -168,6 +168,10 @@ class LoopClosureDetector:
         started_ns = time.perf_counter_ns()
         if not self._selector.accepts(frame):
             return Detection()
+        if 0 in frame.camera.size_wh:
+            # The thumbnail of the keyframe is smaller than the image that K is of.
+            height, width = frame.image_rgb.shape[:2]
+            frame = replace(frame, camera=replace(frame.camera, size_wh=(width, height)))
         descriptor = self._descriptor.compute([frame.image_rgb])[0]
         described_ns = time.perf_counter_ns()
         candidates = self._search(frame, descriptor)
@@ -335,10 +339,10 @@ class LoopClosureDetector:
         self, frame: Frame, candidates: Sequence[Candidate], moved: bool
     ) -> list[tuple[Candidate, int]]:
         """Return the candidates that pass every cheap check, each with its support."""
+        if not moved:
+            return []  # seen from where it was seen before, a match is no second evidence
         alike = [c for c in candidates if c.similarity >= self._config.search.min_similarity]
         support = self._consistency.update(alike, self._known)
-        if not moved:
-            return []
         query = self._query(frame)
         self._gate.add(query)
         return [

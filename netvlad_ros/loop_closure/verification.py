@@ -32,7 +32,7 @@ from netvlad_ros.loop_closure.geometry.fundamental import epipolar_inliers
 from netvlad_ros.loop_closure.geometry.landmarks import Sighting, sighting, triangulate
 from netvlad_ros.loop_closure.geometry.matching import IntArray, match_mutual
 from netvlad_ros.loop_closure.geometry.pnp import MIN_POINTS, absolute_pose, back_project
-from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose
+from netvlad_ros.loop_closure.geometry.relative_pose import relative_pose, sampson_px
 from netvlad_ros.loop_closure.view import LocalView, View
 from netvlad_ros.types import (
     ClosureStatus,
@@ -55,6 +55,8 @@ DEPTH_SHARED_NOISE = 0.019
 # A pose from fewer of the inliers than this would contradict most of what the views agree on.
 MIN_LANDMARK_PART = 0.25
 MIN_AGREEING_PART = 0.9
+# Depth cameras do not see what is nearer.
+NEAREST_M = 0.3
 # Without a pose nothing else tells a place from the same building seen from afar.
 MIN_SIZE_RATIO = 0.7
 # A match that looks this much less alike than the best candidate counts 1/e of its score.
@@ -152,40 +154,57 @@ class Verifier:
 
     def _geometry(self, a: LocalView, b: LocalView, pairs: IntArray) -> _Geometry:
         """Return the strongest statement that two views allow."""
-        error_px = self._error_px(a, b)
         if a.rays is None or b.rays is None:
-            points_a = a.features.points_px[pairs[:, 0]].astype(np.float64)
-            points_b = b.features.points_px[pairs[:, 1]].astype(np.float64)
-            return _Geometry(epipolar_inliers(points_a, points_b, error_px))
+            return _Geometry(self._epipolar(a, b, pairs))
+        error_rad = self._error_rad(a, b)
         covered = a.valid[pairs[:, 0]] & b.valid[pairs[:, 1]]
-        metric = self._from_depth(a, b, pairs, covered, error_px)
-        if metric is not None:
+        metric = self._from_depth(a, b, pairs, covered, error_rad)
+        count = 0 if metric is None else int(metric.inliers.sum())
+        if metric is not None and 2 * count >= int(covered.sum()):
             return metric
         focal = float(np.sqrt(a.focal_px * b.focal_px))
         kept = pairs[covered]
-        found = relative_pose(a.rays[kept[:, 0]], b.rays[kept[:, 1]], focal, error_px)
-        if found is None:
-            return _Geometry(np.zeros(len(pairs), dtype=bool))
+        found = relative_pose(a.rays[kept[:, 0]], b.rays[kept[:, 1]], focal, error_rad * focal)
+        if found is None or int(found.inliers.sum()) <= 2 * count:
+            return metric or _Geometry(np.zeros(len(pairs), dtype=bool))
+        # Depth is of little of what is seen, such as the robot itself: the rest moved otherwise.
         inliers = _spread(found.inliers, covered)
         if found.kind == TransformKind.NONE:
             return _Geometry(inliers)
         return _Geometry(inliers, found.kind, found.T, found.covariance)
 
-    def _error_px(self, a: LocalView, b: LocalView) -> float:
-        return self._config.max_error_px * max(a.features.step_px, b.features.step_px)
+    def _error_rad(self, a: LocalView, b: LocalView) -> float:
+        """Return the error of an inlier as an angle: two views may have pixels of two sizes."""
+        return self._config.max_error_px * max(
+            view.features.step_px / view.focal_px for view in (a, b)
+        )
+
+    def _epipolar(self, a: LocalView, b: LocalView, pairs: IntArray) -> BoolArray:
+        """Return the matches of uncalibrated views that agree, both taken at one size."""
+        width_a, width_b = (float(view.camera.size_wh[0]) for view in (a, b))
+        width = float(np.sqrt(width_a * width_b))
+        points_a = a.features.points_px[pairs[:, 0]].astype(np.float64) * (width / width_a)
+        points_b = b.features.points_px[pairs[:, 1]].astype(np.float64) * (width / width_b)
+        step = max(a.features.step_px * width / width_a, b.features.step_px * width / width_b)
+        return epipolar_inliers(points_a, points_b, self._config.max_error_px * step)
 
     def _from_depth(
-        self, a: LocalView, b: LocalView, pairs: IntArray, covered: BoolArray, error_px: float
+        self, a: LocalView, b: LocalView, pairs: IntArray, covered: BoolArray, error_rad: float
     ) -> Optional[_Geometry]:
-        """Return the pose from the depth image of the query, else of the match."""
+        """Return the pose from the depth image of the query, else of the match.
+
+        Matches out of reach of the depth camera agree with it as those of one camera do.
+        """
         for sides in (_Sides(a, b, pairs, True), _Sides(b, a, pairs[:, ::-1], False)):
             if sides.source.depth_m is None:
                 continue
             depth = sides.source.depth_m[sides.pairs[:, 0]]
             sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_PER_M * depth**2
-            metric = _metric(sides, covered, depth, sigma, error_px, DEPTH_SHARED_NOISE)
+            metric = _metric(sides, covered, depth, sigma, error_rad, DEPTH_SHARED_NOISE)
             if metric is not None and int(metric.inliers.sum()) >= self._config.min_inliers:
-                return metric
+                without = covered & ~np.isfinite(depth)
+                agree = _agree(metric, a, b, pairs[without], error_rad)
+                return replace(metric, inliers=metric.inliers | _spread(agree, without))
         return None
 
     def _from_landmarks(
@@ -198,9 +217,9 @@ class Verifier:
     ) -> Optional[Adjusted]:
         """Return the pose from points triangulated with odometry, on the side that has more."""
         assert a.rays is not None and b.rays is not None
-        error_px = self._error_px(a, b)
-        seen_a = self._sightings(a, pairs[:, 0], neighbours_a, error_px)
-        seen_b = self._sightings(b, pairs[:, 1], neighbours_b, error_px)
+        error_rad = self._error_rad(a, b)
+        seen_a = self._sightings(a, pairs[:, 0], neighbours_a, error_rad)
+        seen_b = self._sightings(b, pairs[:, 1], neighbours_b, error_rad)
         all_pairs = np.ones(len(pairs), dtype=bool)
         best: Optional[_Geometry] = None
         for sides, seen in (
@@ -209,9 +228,10 @@ class Verifier:
         ):
             rays = a.rays if sides.from_query else b.rays
             depth, sigma = triangulate(
-                rays[sides.pairs[:, 0]], seen, sides.source.focal_px, error_px
-            )
-            metric = _metric(sides, all_pairs, depth, sigma, error_px, 0.0)
+                rays[sides.pairs[:, 0]], seen, sides.source.focal_px,
+                error_rad * sides.source.focal_px,
+            )  # fmt: skip
+            metric = _metric(sides, all_pairs, depth, sigma, error_rad, 0.0)
             if metric is not None and (best is None or metric.inliers.sum() > best.inliers.sum()):
                 best = metric
         if (
@@ -222,14 +242,14 @@ class Verifier:
         focal = float(np.sqrt(a.focal_px * b.focal_px))
         adjusted = adjust(
             best.T_match_query, a.rays[pairs[:, 0]], b.rays[pairs[:, 1]], seen_a, seen_b, focal,
-            error_px, self._config.odometry_noise,
+            error_rad * focal, self._config.odometry_noise,
         )
         if adjusted is None or adjusted.agree.mean() < MIN_AGREEING_PART:
             return None
         return adjusted
 
     def _sightings(
-        self, centre: LocalView, rows: IntArray, neighbours: Sequence[View], error_px: float
+        self, centre: LocalView, rows: IntArray, neighbours: Sequence[View], error_rad: float
     ) -> list[Sighting]:
         """Return what the neighbours of a view see of its points in ``rows``."""
         T_centre = _camera_in_odom(centre)
@@ -250,7 +270,7 @@ class Verifier:
             seen = seen[near.valid[seen[:, 1]]]
             found = sighting(
                 inverse(T_near) @ T_centre, seen[:, 0], rays[seen[:, 0]], near.rays[seen[:, 1]],
-                centre.focal_px, error_px,
+                centre.focal_px, error_rad * centre.focal_px,
             )
             if found is not None:
                 out.append(found)
@@ -293,7 +313,7 @@ def _metric(
     subset: BoolArray,
     depth_m: FloatArray,
     sigma_m: FloatArray,
-    error_px: float,
+    error_rad: float,
     shared_noise: float,
 ) -> Optional[_Geometry]:
     """Return the METRIC pose from the depth (M,) of matched points; None if too few have one."""
@@ -303,17 +323,33 @@ def _metric(
         return None
     rows = sides.pairs[usable]
     points, covariances = back_project(
-        source.rays[rows[:, 0]], depth_m[usable], source.focal_px, 0.5 * error_px, sigma_m[usable]
-    )
+        source.rays[rows[:, 0]], depth_m[usable], source.focal_px,
+        0.5 * error_rad * source.focal_px, sigma_m[usable],
+    )  # fmt: skip
     pose = absolute_pose(
-        points, covariances, target.rays[rows[:, 1]], target.focal_px, error_px, shared_noise
-    )
+        points, covariances, target.rays[rows[:, 1]], target.focal_px,
+        error_rad * target.focal_px, shared_noise,
+    )  # fmt: skip
     if pose is None:
         return None
     T, covariance = pose.T, pose.covariance
     if not sides.from_query:
         T, covariance = inverse_covariance(T, covariance)
     return _Geometry(_spread(pose.inliers, usable), TransformKind.METRIC, T, covariance)
+
+
+def _agree(
+    metric: _Geometry, a: LocalView, b: LocalView, pairs: IntArray, error_rad: float
+) -> BoolArray:
+    """Tell which matches (M, 2) without depth a METRIC pose allows."""
+    T = metric.T_match_query
+    assert T is not None and a.rays is not None and b.rays is not None
+    rays_a, rays_b = a.rays[pairs[:, 0]], b.rays[pairs[:, 1]]
+    far = np.column_stack([rays_a, np.ones(len(rays_a))]) @ T[:3, :3].T
+    # Without a translation there is no epipolar line: nothing moves farther than a near point.
+    moved = np.linalg.norm(far[:, :2] / np.maximum(far[:, 2:], 1e-9) - rays_b, axis=1)
+    most = error_rad + float(np.linalg.norm(T[:3, 3])) / NEAREST_M
+    return np.asarray((np.abs(sampson_px(T, rays_a, rays_b, 1.0)) < error_rad) & (moved <= most))
 
 
 def _camera_in_odom(view: LocalView) -> Optional[FloatArray]:

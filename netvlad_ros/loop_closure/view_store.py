@@ -58,6 +58,8 @@ class ViewStore:
         image_rgb = None if jpeg is None else decode_thumbnail(jpeg)
         if image_rgb is not None:
             camera = self._map.camera(keyframe.id)
+            if 0 in camera.size_wh:
+                camera = replace(camera, K=None)  # of an image of unknown size
             view = View(image_rgb, camera, keyframe.T_odom_base)
             view = view.compact(self._extractor)
             self._keep(keyframe.id, view)

@@ -3,17 +3,21 @@
 """Which answers of geometry are published, from a map that keeps thumbnails."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 import math
 from pathlib import Path
 import sys
+from typing import cast
 
 import numpy as np
 import pytest
 
-from netvlad_ros.config import VerificationConfig
+from netvlad_ros.config import DetectorConfig, VerificationConfig, from_dict
+from netvlad_ros.descriptor import Descriptor
 from netvlad_ros.keyframes import KeyframeMap
 from netvlad_ros.loop_closure import closure_check
 from netvlad_ros.loop_closure.closure_check import ClosureCheck
+from netvlad_ros.loop_closure.detector import LoopClosureDetector
 from netvlad_ros.loop_closure.geometry.features import make_extractor
 from netvlad_ros.loop_closure.view_store import ViewStore, decode_thumbnail, encode_thumbnail
 from netvlad_ros.types import (
@@ -71,6 +75,53 @@ def test_a_twin_that_odometry_denies_does_not_take_the_pose_of_the_best(street, 
     assert not check.judged(keyframe, query, closures, set(), lambda match: match.id != TWIN)
     both = check.judged(keyframe, query, closures, {1}, lambda match: True)
     assert [a.match.id for a in both] == [TWIN, 1]
+
+
+def test_what_was_not_published_is_not_taken_back(street, monkeypatch):
+    query = frame(60, QUERY)
+    keyframe = store(street, query)
+    closures = [LoopClosure(keyframe, street.keyframe(id_), 0.9, 'm@1') for id_ in (0, 1)]
+    check = ClosureCheck(street, lambda ids: [street.keyframe(i) for i in ids], CONFIG)
+    monkeypatch.setattr(
+        check._agreement, 'judged',
+        lambda answers: [replace(a, status=ClosureStatus.REJECTED) for a in answers],
+    )
+    assert check.judged(keyframe, query, closures, set(), lambda match: True) == []
+    answers = check.judged(keyframe, query, closures, {1}, lambda match: True)
+    assert [answer.match.id for answer in answers] == [1]
+
+
+def test_a_calibration_of_unknown_size_is_of_the_image_and_of_no_thumbnail(street):
+    nameless = replace(CAMERA, name='other', size_wh=(0, 0))
+    taken = replace(frame(60, QUERY), camera=nameless)
+    views = ViewStore(street, make_extractor(CONFIG), CONFIG)
+    assert views.get(store(street, taken)).camera.K is None
+    config = from_dict(DetectorConfig, {'keyframes': {'policy': 'every_frame'}})
+    detector = LoopClosureDetector(cast(Descriptor, Alike()), street, config)
+    detection = detector.process(replace(taken, stamp_ns=taken.stamp_ns + 10**9))
+    assert street.camera(detection.keyframe.id).size_wh == (400, 300)
+
+
+def test_standing_still_is_no_further_evidence(street):
+    config = from_dict(DetectorConfig, {
+        'keyframes': {'policy': 'every_frame'}, 'verification': {'enabled': False},
+    })  # fmt: skip
+    detector = LoopClosureDetector(cast(Descriptor, Alike()), street, config)
+    # Where the robot saw the first match it stays for a while.
+    stays = [detector.process(frame(60 + second, at(0.0, 0.0, 0.0))) for second in range(8)]
+    assert [len(detection.closures) > 0 for detection in stays] == [True] + 7 * [False]
+    [closure, *_] = detector.process(frame(70, at(0.3, 0.0, 0.0))).closures
+    assert closure.consistency == 2
+
+
+class Alike:
+    """A descriptor by which all images look alike."""
+
+    model_id, dim, recommended_min_similarity = 'm@1', 8, None
+
+    def compute(self, images):
+        """Return (N, 8) equal unit rows."""
+        return np.repeat(np.eye(1, 8, dtype=np.float32), len(images), axis=0)
 
 
 def test_the_view_of_a_query_that_is_not_stored_outlives_its_own_check(street):

@@ -14,8 +14,9 @@ import pytest
 from netvlad_ros.config import VerificationConfig
 from netvlad_ros.geometry import inverse
 from netvlad_ros.loop_closure.geometry.covariance import pose_error
+from netvlad_ros.loop_closure.geometry.features import Features
 from netvlad_ros.loop_closure.verification import SIMILARITY_SCALE, Verifier
-from netvlad_ros.loop_closure.view import View
+from netvlad_ros.loop_closure.view import LocalView, View
 from netvlad_ros.types import (
     Camera,
     ClosureStatus,
@@ -99,6 +100,53 @@ def test_depth_of_either_side_gives_a_metric_pose(verifier):
         assert np.degrees(np.linalg.norm(error[3:])) < 0.2
         assert np.linalg.eigvalsh(found.covariance).min() > 0.0
         assert found.num_matches >= found.num_inliers >= 8
+
+
+def test_matches_out_of_reach_of_the_depth_camera_count(verifier):
+    query, match = render(QUERY), without(render(MATCH), depth_m=None)
+    whole = answer(verifier, query, match)
+    depth_m = np.where(np.arange(400) < 320, np.nan, query.depth_m).astype(np.float32)
+    part = answer(verifier, without(query, depth_m=depth_m), match)
+    assert part.transform_kind is TransformKind.METRIC
+    assert part.num_inliers > 0.9 * whole.num_inliers
+    # Where the pose is that of standing still, no epipolar line tells them apart.
+    elsewhere = answer(verifier, without(query, depth_m=depth_m), render(MATCH, seed=1))
+    assert elsewhere.status is ClosureStatus.REJECTED
+
+
+def test_depth_of_the_robot_itself_does_not_measure_the_way_of_the_camera(verifier):
+    views = []
+    for T in (QUERY, MATCH):
+        view = render(T)
+        view.image_rgb[200:, :100] = texture(7)[:100, :100, None]
+        depth_m = np.full((300, 400), np.nan, np.float32)
+        depth_m[200:, :100] = 0.8
+        views.append(without(view, depth_m=depth_m))
+    found = answer(verifier, *views)
+    assert found.transform_kind is TransformKind.UP_TO_SCALE
+    t = TRUE_POSE[:3, 3] / np.linalg.norm(TRUE_POSE[:3, 3])
+    assert np.linalg.norm(found.T_match_query[:3, 3] - t) < 0.1
+    assert np.linalg.norm(found.T_match_query[:3, 3]) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize('is_calibrated', [True, False])
+def test_pixels_of_two_sizes_let_no_more_wrong_matches_agree(verifier, is_calibrated):
+    def wrong(width_px: int, rng: np.random.Generator) -> View:
+        size_wh, f = (width_px, 3 * width_px // 4), 0.8 * width_px
+        k = np.array([[f, 0, size_wh[0] / 2], [0, f, size_wh[1] / 2], [0, 0, 1]])
+        camera = Camera(K=k if is_calibrated else None, size_wh=size_wh)
+        points_px = rng.uniform((0, 0), size_wh, (60, 2)).astype(np.float32)
+        rays = ((points_px - k[:2, 2]) / f).astype(np.float64) if is_calibrated else None
+        features = Features(points_px, np.eye(60, dtype=np.float32), width_px / 320)
+        local = LocalView(features, camera, rays, np.ones(60, bool), None, None)
+        return View(None, camera, _local=local)
+
+    def inliers(width_px: int) -> float:
+        rng = np.random.default_rng(0)
+        views = [(wrong(1920, rng), wrong(width_px, rng)) for _ in range(12)]
+        return float(np.mean([answer(verifier, *pair).num_inliers for pair in views]))
+
+    assert inliers(320) == pytest.approx(inliers(1920), rel=0.1)
 
 
 def test_one_camera_gives_a_direction_and_odometry_its_length(verifier):

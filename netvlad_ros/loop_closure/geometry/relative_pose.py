@@ -65,8 +65,10 @@ def relative_pose(
     if len(rays_a) < MIN_MATCHES:
         return None
     T, inliers = _robust_pose(rays_a, rays_b, focal_px, max_error_px, seed)
-    if not np.isfinite(T).all() or int(inliers.sum()) < MIN_MATCHES:
+    length = float(np.linalg.norm(T[:3, 3]))
+    if not np.isfinite(T).all() or length == 0.0 or int(inliers.sum()) < MIN_MATCHES:
         return None
+    T[:3, 3] /= length
     a, b = rays_a[inliers], rays_b[inliers]
     rotation = _rotation_only(a, b, focal_px, max_error_px)
     if rotation is not None:
