@@ -84,8 +84,9 @@ class Workers:
                 distributed.all_reduce(parameter.grad)
 
     def close(self) -> None:
-        """Leave the processes."""
+        """Leave the processes, all at a time: one that goes early may end another's call."""
         if self.count > 1:
+            distributed.barrier()
             distributed.destroy_process_group()
 
     @staticmethod
