@@ -38,7 +38,8 @@ from netvlad_ros.training.triplet_loss import divisor, tuple_losses
 
 _log = logging.getLogger(__name__)
 
-# The authors choose the best epoch by this recall.
+# The authors choose the best epoch by the first of these, and among equal ones by the others
+# (getBestEpoch.m).
 CHOOSE_BY = (5, 1, 10)
 
 
