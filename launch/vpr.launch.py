@@ -8,8 +8,8 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-import yaml
 
 REMAPPINGS = {
     'image': ('image_topic', 'Camera images (compressed: the topic without /compressed).'),
@@ -45,12 +45,13 @@ def remapped(topics):
 
 def start_node(context):
     given = {
-        parameter: context.launch_configurations[argument]
+        # A folder may be called 2024, and YAML would make a number of it.
+        parameter: ParameterValue(context.launch_configurations[argument], value_type=str)
         for parameter, (argument, _, _) in PARAMETERS.items()
         if context.launch_configurations[argument]
     }
     if 'use_sim_time' in given:
-        given['use_sim_time'] = yaml.safe_load(given['use_sim_time'])
+        given['use_sim_time'] = context.launch_configurations['use_sim_time'] == 'true'
     # A shell leaves `~` behind `:=` alone, and launch_ros goes on without a file that is missing.
     params_file = Path(context.launch_configurations['params_file']).expanduser()
     if not params_file.is_file():

@@ -66,7 +66,7 @@ def read_rgb(path: Path) -> UInt8Array:
         raise InputError(f'image {str(path)!r} is cut off: copy it again')
     image = _decode(data)
     if image is None:
-        raise InputError(f'image {str(path)!r} is damaged or of an unknown format')
+        raise InputError(f'image {str(path)!r} is damaged, of an unknown format or too large')
     if min(image.shape[:2]) < SMALLEST_SIDE_PX:
         raise InputError(
             f'image {str(path)!r} is {image.shape[1]}x{image.shape[0]}, the smallest side allowed '
@@ -80,10 +80,13 @@ def _decode(data: bytes) -> Optional[UInt8Array]:
     if not data:
         return None
     encoded = np.frombuffer(data, np.uint8)
+    flag = cv2.IMREAD_COLOR if _IMREAD_RGB is None else _IMREAD_RGB
+    try:
+        image = cv2.imdecode(encoded, flag)
+    except cv2.error:  # more pixels than OpenCV allows
+        return None
     if _IMREAD_RGB is not None:
-        image = cv2.imdecode(encoded, _IMREAD_RGB)
         return None if image is None else np.asarray(image, dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 

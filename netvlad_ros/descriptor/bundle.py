@@ -72,8 +72,12 @@ class ModelBundle:
 def make_bundle(network: DescriptorNetwork, info: BundleInfo) -> ModelBundle:
     """Return a bundle of a network, put into eval mode, with its identity computed.
 
-    :raises ModelError: the name has characters that a file name should not have.
+    :raises ModelError: the name has characters that a file name should not have, or a weight is
+        not finite.
     """
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f'model {info.name!r} has values in {key} that are not finite')
     if not _NAME.fullmatch(info.name):
         raise ModelError(f'model name is {info.name!r}, allowed: letters, digits, . _ -')
     network.eval()

@@ -5,6 +5,7 @@
 import argparse
 from dataclasses import replace
 import json
+import os
 import time
 
 import cv2
@@ -27,7 +28,7 @@ from netvlad_ros.descriptor.locate import find_model
 from netvlad_ros.descriptor.netvlad import NetVLAD
 from netvlad_ros.descriptor.network import DescriptorNetwork
 from netvlad_ros.descriptor.preprocess import InputPolicy
-from netvlad_ros.descriptor.runtimes import selection
+from netvlad_ros.descriptor.runtimes import onnx_export, selection
 from netvlad_ros.descriptor.runtimes.prepared import random_images
 from netvlad_ros.descriptor.runtimes.torch_runtime import TorchRuntime
 from netvlad_ros.errors import ConfigError, InputError, ModelError
@@ -276,3 +277,35 @@ def test_describe_writes_descriptors_and_paths(cache, tmp_path):
         command(describe, tmp_path / 'images', *options)
     with pytest.raises(InputError, match='does not exist'):
         command(describe, tmp_path / 'nothing', *options)
+
+
+@pytest.mark.parametrize('runtime', ['onnx', 'openvino'])
+@pytest.mark.parametrize('size', [0, 20_000])
+def test_a_graph_that_a_power_cut_left_short_is_exported_again(bundle, cache, runtime, size):
+    pytest.importorskip('onnxruntime' if runtime == 'onnx' else runtime)
+    config = DescriptorConfig(runtime=runtime, device='cpu')
+    images = random_images(1, HEIGHT, WIDTH)
+    before = Descriptor(bundle, config).compute(images)
+    [graph] = (cache / 'onnx').glob(f'{bundle.model_id}_fp32_1x*')
+    whole = graph.stat().st_size
+    os.truncate(graph, size)
+    os.utime(graph, (1, 1))
+    np.testing.assert_array_equal(Descriptor(bundle, config).compute(images), before)
+    assert graph.stat().st_size == whole
+    assert not list(graph.parent.glob('*.partial'))
+
+
+def test_a_cache_that_cannot_be_written_costs_one_export(bundle, tmp_path, monkeypatch, caplog):
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    first, second = (onnx_export.cached_onnx(bundle, 'fp32', 1) for _ in range(2))
+    assert first == second and first.is_file()
+    assert caplog.text.count('XDG_CACHE_HOME names another folder') == 1
+
+
+def test_weights_that_are_not_finite_are_refused():
+    network = network_of('alexnet', 'none')
+    next(network.backbone.parameters()).data[0] = np.nan
+    with pytest.raises(ModelError, match='are not finite'):
+        make_bundle(network, BundleInfo('broken'))

@@ -370,6 +370,17 @@ def test_bad_images_are_counted_or_refused(tmp_path):
         unreadable([good[0], cut, tiny, good[1]])
 
 
+def test_an_image_larger_than_opencv_allows_is_refused_in_one_line(tmp_path, monkeypatch):
+    write_image(tmp_path / 'a.png')
+
+    def refused(*_):
+        raise cv2.error('pixels <= CV_IO_MAX_IMAGE_PIXELS')
+
+    monkeypatch.setattr(cv2, 'imdecode', refused)
+    with pytest.raises(InputError, match='too large'):
+        read_rgb(tmp_path / 'a.png')
+
+
 def test_a_jpeg_ends_where_its_own_picture_ends(tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     plain = cv2.imencode('.jpg', photo)[1].tobytes()

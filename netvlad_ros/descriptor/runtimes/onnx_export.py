@@ -4,11 +4,18 @@
 
 from __future__ import annotations
 
+import atexit
+from collections.abc import Callable
 import contextlib
+import functools
 import io
 import logging
+import os
 from pathlib import Path
+import shutil
 import tempfile
+import time
+from typing import TypeVar
 import warnings
 
 import torch
@@ -17,6 +24,8 @@ from netvlad_ros.descriptor.bundle import ModelBundle
 from netvlad_ros.descriptor.locate import cache_folder
 from netvlad_ros.descriptor.runtimes.prepared import for_inference, random_images
 from netvlad_ros.errors import ModelError
+
+T = TypeVar('T')
 
 INPUT, OUTPUT = 'images', 'descriptors'
 
@@ -55,7 +64,7 @@ def export_onnx(
     if dynamic:
         any_size = torch.export.Dim.DYNAMIC
         axes = ({0: any_size, 1: any_size, 2: any_size},)
-    partial = path.with_name(f'{path.name}.partial')
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     for chatty in ('onnx_ir', 'onnxscript'):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -74,6 +83,8 @@ def export_onnx(
                 dynamic_shapes=axes,
                 verbose=False,
             )
+        with partial.open('rb') as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         raise ModelError(f'cannot write {str(path)!r}: {error}') from error
@@ -101,8 +112,13 @@ def cached_onnx(bundle: ModelBundle, precision: str, batch: int) -> Path:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError:
-        path = Path(tempfile.mkdtemp(prefix='netvlad_ros_')) / name
-        _log.info('the cache folder is not writable, exporting to %s', path)
+        path = _folder_of_this_process() / name
+        if path.is_file():
+            return path
+        _log.warning(
+            '%s cannot be written: the graph is exported at every start; XDG_CACHE_HOME names '
+            'another folder', cache_folder(),
+        )  # fmt: skip
     export_onnx(
         bundle,
         path,
@@ -113,3 +129,30 @@ def cached_onnx(bundle: ModelBundle, precision: str, batch: int) -> Path:
         precision=precision,
     )
     return path
+
+
+@functools.cache
+def _folder_of_this_process() -> Path:
+    """Return a temporary folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix='netvlad_ros_'))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def open_cached(
+    bundle: ModelBundle, precision: str, batch: int, open_graph: Callable[[Path], T]
+) -> T:
+    """Return what opens the cached graph; one that a power cut left short is exported again.
+
+    :raises ModelError: the engine cannot run the graph either way.
+    """
+    started_s = time.time()
+    path = cached_onnx(bundle, precision, batch)
+    try:
+        return open_graph(path)
+    except ModelError as error:
+        if path.stat().st_mtime >= started_s:
+            raise  # it was exported just now
+        _log.warning('%s: exporting the graph again', error)
+        path.unlink(missing_ok=True)
+        return open_graph(cached_onnx(bundle, precision, batch))

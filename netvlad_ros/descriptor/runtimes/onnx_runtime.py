@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 
 from netvlad_ros.descriptor.bundle import ModelBundle
 from netvlad_ros.descriptor.locate import cache_folder
-from netvlad_ros.descriptor.runtimes.onnx_export import INPUT, cached_onnx
+from netvlad_ros.descriptor.runtimes.onnx_export import INPUT, open_cached
 from netvlad_ros.errors import ModelError
 from netvlad_ros.types import Float32Array, UInt8Array
+
+# Else releases since 1.32 keep what machine this is beside our cache, to send it.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 # Providers that may run a model on each kind of device, and our names for them.
 PROVIDERS = {
@@ -58,10 +62,12 @@ class OnnxRuntime:
         if self._bundle.policy.resize != 'fixed':
             batch = 1  # one dynamic graph serves all
         if batch not in self._sessions:
-            path = cached_onnx(self._bundle, self.precision, batch)
-            self._sessions[batch] = open_session(
-                path, self._provider, self.device, self.precision, self._threads
-            )
+            self._sessions[batch] = open_cached(
+                self._bundle, self.precision, batch,
+                lambda path: open_session(
+                    path, self._provider, self.device, self.precision, self._threads
+                ),
+            )  # fmt: skip
         return self._sessions[batch]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from netvlad_ros.descriptor.bundle import ModelBundle
-from netvlad_ros.descriptor.runtimes.onnx_export import cached_onnx
+from netvlad_ros.descriptor.runtimes.onnx_export import open_cached
+from netvlad_ros.errors import ModelError
 from netvlad_ros.types import Float32Array, UInt8Array
 
 _PRECISIONS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
@@ -26,8 +27,8 @@ class OpenVinoRuntime:
         self.name = 'openvino'
         self.device = 'cpu'
         self.precision = precision
-        self._request = compile_openvino(
-            cached_onnx(bundle, 'fp32', 1), precision, threads
+        self._request = open_cached(
+            bundle, 'fp32', 1, lambda path: compile_openvino(path, precision, threads)
         ).create_infer_request()
 
     def __call__(self, images: UInt8Array) -> Float32Array:
@@ -41,7 +42,10 @@ class OpenVinoRuntime:
 
 
 def compile_openvino(path: Any, precision: str, threads: int) -> Any:
-    """Return an ``openvino.CompiledModel`` of an ONNX file, tuned for latency."""
+    """Return an ``openvino.CompiledModel`` of an ONNX file, tuned for latency.
+
+    :raises ModelError: the file is damaged, or OpenVINO cannot run it.
+    """
     import openvino
 
     options: dict[str, Any] = {
@@ -51,4 +55,8 @@ def compile_openvino(path: Any, precision: str, threads: int) -> Any:
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()
-    return core.compile_model(core.read_model(str(path)), 'CPU', options)
+    try:
+        return core.compile_model(core.read_model(str(path)), 'CPU', options)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f'OpenVINO cannot run {str(path)!r}: {reason}') from error

@@ -23,7 +23,7 @@ from netvlad_ros.descriptor.runtimes.openvino_runtime import OpenVinoRuntime
 from netvlad_ros.descriptor.runtimes.prepared import DTYPES, random_images
 from netvlad_ros.descriptor.runtimes.timing import best_times_s
 from netvlad_ros.descriptor.runtimes.torch_runtime import TorchRuntime
-from netvlad_ros.errors import ConfigError
+from netvlad_ros.errors import ConfigError, ModelError
 from netvlad_ros.types import Float32Array, UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,12 @@ def make_runtime(bundle: ModelBundle, config: DescriptorConfig) -> Runtime:
     key = _choice_key(bundle, device, precision, config)
     remembered = cache.get(key)
     if remembered in factories:
-        return factories[remembered]()
+        try:
+            return factories[remembered]()
+        except ModelError as error:
+            if len(factories) == 1:
+                raise
+            _log.warning('the remembered runtime does not start, another is chosen: %s', error)
     chosen = fastest(bundle, factories, device, precision)
     cache.put(key, chosen.name)
     return chosen
