@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, object]:
-    """Describe the images in the order of their paths."""
+    """Describe the images in the order of their paths; damaged ones are left out and counted.
+
+    :raises InputError: none can be read, or the output cannot be written.
+    """
     import numpy as np
 
     from netvlad_ros.config import validate
@@ -51,16 +54,27 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     validate(config, 'descriptor.')
     paths = image_paths(args.images)
     descriptor = load_descriptor(config)
-    descriptors = np.empty((len(paths), descriptor.dim), dtype=np.float32)
+    rows, described, damaged = [], [], []
     start = time.perf_counter()
     starts = range(0, len(paths), _BATCH)
     for first in progress(starts, len(starts), 'batches', 'describe'):
-        images = [read_rgb(path) for path in paths[first : first + _BATCH]]
-        descriptors[first : first + len(images)] = descriptor.compute(images)
+        images = []
+        for path in paths[first : first + _BATCH]:
+            try:
+                images.append(read_rgb(path))
+                described.append(path)
+            except InputError as error:
+                damaged.append(str(error))
+        if images:
+            rows.append(descriptor.compute(images))
     seconds = time.perf_counter() - start
+    if damaged:
+        print(f'left out {len(damaged)} of {len(paths)} images, the first: {damaged[0]}')
+    if not rows:
+        raise InputError(f'none of {len(paths)} images can be read, the first: {damaged[0]}')
     arrays: dict[str, Any] = {
-        'descriptors': descriptors,
-        'paths': np.array([str(path) for path in paths]),
+        'descriptors': np.concatenate(rows),
+        'paths': np.array([str(path) for path in described]),
         'model_id': np.array(descriptor.model_id),
     }
     try:
@@ -70,12 +84,13 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     except OSError as error:
         raise InputError(f'cannot write {str(args.output)!r}: {error}') from error
     print(
-        f'{args.output}: {len(paths)} descriptors of {descriptor.dim} values by '
-        f'{descriptor.model_id}, {len(paths) / seconds:.1f} images/s'
+        f'{args.output}: {len(described)} descriptors of {descriptor.dim} values by '
+        f'{descriptor.model_id}, {len(described) / seconds:.1f} images/s'
     )
     return {
         'output': str(args.output),
-        'images': len(paths),
-        'images_per_s': len(paths) / seconds,
+        'images': len(described),
+        'left_out': len(damaged),
+        'images_per_s': len(described) / seconds,
         **descriptor.describe(),
     }

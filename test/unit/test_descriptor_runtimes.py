@@ -273,8 +273,13 @@ def test_describe_writes_descriptors_and_paths(cache, tmp_path):
     expected = load_descriptor(config).compute(pictures)
     assert np.allclose(rows, expected[[2, 0, 1]], atol=1e-5)
     (tmp_path / 'images' / 'd.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match=r"d\.png' is damaged"):
-        command(describe, tmp_path / 'images', *options)
+    summary = command(describe, tmp_path / 'images', *options)
+    assert (summary['images'], summary['left_out']) == (3, 1)
+    with np.load(output, allow_pickle=False) as stored:
+        assert len(stored['paths']) == 3
+        np.testing.assert_array_equal(stored['descriptors'], rows)
+    with pytest.raises(InputError, match=r"none of 1 images can be read.*d\.png' is damaged"):
+        command(describe, tmp_path / 'images' / 'd.png', *options)
     with pytest.raises(InputError, match='does not exist'):
         command(describe, tmp_path / 'nothing', *options)
 
