@@ -3,9 +3,10 @@
 r"""Train a model on a dataset of places, by the paper's procedure or a modern one.
 
 Recipe relja is the paper's: the weakly supervised triplet ranking loss on tuples mined from a
-cache. nanne and benchmark reproduce the choices of two ports. Recipe modern trains on
-place-labelled batches with the multi-similarity loss; layers that do not train run once for a few
-augmented views of each image, so that a CPU is enough for a small model.
+cache; a whitening is learnt from the result. nanne and benchmark reproduce the choices of two
+ports. Recipe modern trains on place-labelled batches with the multi-similarity loss; layers that
+do not train run once for a few augmented views of each image, so that a CPU is enough for a small
+model.
 
   netvlad cluster walks/ --backbone mobilenet_v2_s16 --weights mobilenet_v2.safetensors \
       --normalise half --clusters 16 --output start.safetensors

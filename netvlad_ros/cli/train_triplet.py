@@ -47,6 +47,13 @@ def train_triplet(args: argparse.Namespace, device: str) -> dict[str, object]:
     if (note := size_note(bundle.policy)) and workers.is_first:
         print(note)
     network = bundle.network
+    if args.recipe == 'relja' and network.whitening is not None:
+        network.whitening = None
+        if workers.is_first:
+            print(
+                "the start's whitening is left out: the paper trains without one; learn it anew "
+                "from the result with 'netvlad whiten'"
+            )
     train_only(network, args.train_layers)
     network.to(device)
     [dataset] = open_all(args)

@@ -216,6 +216,18 @@ def test_models_learn_from_no_val_or_test_set(tmp_path, capsys, split):
     assert main(['test', str(table), '--model', str(start), '--split', split]) == 0
 
 
+def test_the_paper_trains_without_whitening(tmp_path, capsys):
+    table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
+    write_start(start)
+    command = f"""train {table} --recipe relja --model {start} --output {tmp_path / 'run'}
+        --epochs 1"""
+    assert main(command.split()) == 0
+    assert "the start's whitening is left out" in capsys.readouterr().out
+    trained = load_bundle(tmp_path / 'run/model.safetensors')
+    assert trained.network.whitening is None and trained.dim == 48
+    assert trained.info.training['start'] == load_bundle(start).model_id
+
+
 def test_a_run_continues_only_as_it_was(tmp_path, capsys):
     table, start = write_places(tmp_path / 'places'), tmp_path / 'start.safetensors'
     other = tmp_path / 'other.safetensors'
@@ -227,7 +239,7 @@ def test_a_run_continues_only_as_it_was(tmp_path, capsys):
         ('--recipe modern --steps 1', "recipe 'relja', now it is 'modern'"),
         ('--recipe nanne --epochs 1', "recipe 'relja', now it is 'nanne'"),
         ('--recipe relja --epochs 1 --margin 0.2', 'config.margin 0.1, now it is 0.2'),
-        ('--recipe relja --epochs 1 --train-layers', 'train_layers None, now it is []'),
+        ('--recipe relja --epochs 1 --train-layers features.8', 'train_layers None, now it is ['),
         (f'--recipe relja --epochs 1 --model {other}', "start '"),
         (f'--recipe relja --epochs 1 --val-split more --val {table}', 'held_out_hash None'),
         ('--recipe relja --epochs 1 --split more', 'data_hash'),
