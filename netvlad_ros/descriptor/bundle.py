@@ -22,7 +22,7 @@ from netvlad_ros.descriptor.network import DescriptorNetwork, Encoder
 from netvlad_ros.descriptor.poolings import make_pooling
 from netvlad_ros.descriptor.preprocess import InputPolicy
 from netvlad_ros.descriptor.rootsift import RootSift
-from netvlad_ros.descriptor.whitening import Whitening, whitening_from
+from netvlad_ros.descriptor.whitening import whitening_from
 from netvlad_ros.errors import ModelError
 from netvlad_ros.tensor_file import write_tensors
 
@@ -126,13 +126,17 @@ def load_bundle(path: Union[str, Path]) -> ModelBundle:
     except (OSError, SafetensorError) as error:
         raise ModelError(f'cannot read model {str(path)!r}: {error}') from error
     values = _parsed(metadata, path)
-    network = _network_from(values, tensors, path)
+    try:
+        network = _network_from(values, tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first_line = ' '.join(str(error).split())[:300]
+        raise ModelError(f'model {str(path)!r} is damaged: {first_line}') from error
     info = BundleInfo(
         name=values['name'],
         licence=values['licence'],
         source=values['source'],
         training=values['training'],
-        recommended_min_similarity=values.get('recommended_min_similarity'),
+        recommended_min_similarity=values.get(_THRESHOLD),
     )
     return make_bundle(network, info)
 
@@ -163,9 +167,11 @@ def _metadata(network: DescriptorNetwork, info: BundleInfo) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in values.items()}
 
 
-_REQUIRED = (
-    'name', 'backbone', 'pooling', 'clusters', 'dim', 'input', 'training', 'licence', 'source',
-)  # fmt: skip
+_REQUIRED = {
+    'name': str, 'backbone': str, 'pooling': dict, 'clusters': int, 'dim': int, 'input': dict,
+    'training': dict, 'licence': str, 'source': str,
+}  # fmt: skip
+_THRESHOLD = 'recommended_min_similarity'
 
 
 def _parsed(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -186,43 +192,57 @@ def _parsed(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     missing = [key for key in _REQUIRED if key not in values]
     if missing:
         raise ModelError(f'metadata of model {str(path)!r} lacks {", ".join(missing)}')
+    wrong = [key for key, kind in _REQUIRED.items() if type(values[key]) is not kind]
+    if type(values.get(_THRESHOLD)) not in (float, int, type(None)):
+        wrong.append(_THRESHOLD)
+    if wrong:
+        raise ModelError(
+            f'metadata of model {str(path)!r} is damaged: {wrong[0]} is {values[wrong[0]]!r}'
+        )
     return values
 
 
-def _network_from(
-    values: Mapping[str, Any], tensors: dict[str, Tensor], path: Path
-) -> DescriptorNetwork:
-    """Build the architecture without memory and give it the stored tensors."""
+def _network_from(values: Mapping[str, Any], tensors: dict[str, Tensor]) -> DescriptorNetwork:
+    """Build the architecture without memory and give it the stored tensors.
+
+    :raises TypeError, ValueError, RuntimeError: they do not make a network.
+    """
     backbone: Encoder
     if values['backbone'] == RootSift.name:
         backbone = RootSift()
     else:
         backbone = make_backbone(values['backbone'], on_meta=True)
     local_projection: Optional[LocalProjection] = None
-    if layer := _linear(tensors, 'local_projection'):
+    if layer := _linear(tensors, 'local_projection', backbone.channels):
         local_projection = local_projection_from(*layer)
     channels = backbone.channels if local_projection is None else local_projection.channels
     pooling = make_pooling(values['pooling'], values['clusters'], channels)
-    whitening: Optional[Whitening] = None
-    if layer := _linear(tensors, 'whitening'):
-        whitening = whitening_from(*layer)
     network = DescriptorNetwork(
-        InputPolicy.from_dict(values['input']), backbone, pooling, whitening, local_projection
-    )
+        InputPolicy.from_dict(values['input']), backbone, pooling,
+        local_projection=local_projection,
+    )  # fmt: skip
+    if layer := _linear(tensors, 'whitening', network.dim):
+        network.whitening = whitening_from(*layer)
     counters = {
         key: torch.zeros((), dtype=torch.long)
         for key in network.state_dict()
         if key.endswith('num_batches_tracked')
     }
-    try:
-        network.load_state_dict({**counters, **tensors}, assign=True)
-    except RuntimeError as error:
-        first_line = ' '.join(str(error).split())[:300]
-        raise ModelError(f'tensors of model {str(path)!r} do not fit: {first_line}') from error
+    network.load_state_dict({**counters, **tensors}, assign=True)
     return network
 
 
-def _linear(tensors: Mapping[str, Tensor], name: str) -> Optional[tuple[Tensor, Tensor]]:
-    """Return weight and bias of an optional layer."""
+def _linear(
+    tensors: Mapping[str, Tensor], name: str, inputs: int
+) -> Optional[tuple[Tensor, Tensor]]:
+    """Return weight and bias of an optional layer.
+
+    :raises ValueError: their shapes do not fit.
+    """
     weight, bias = tensors.get(f'{name}.weight'), tensors.get(f'{name}.bias')
-    return None if weight is None or bias is None else (weight, bias)
+    if weight is None or bias is None:
+        return None
+    if weight.shape != (len(bias), inputs) or bias.ndim != 1:
+        shapes = f'{tuple(weight.shape)} and {tuple(bias.shape)}'
+        raise ValueError(f'{name} has weight and bias of {shapes} for {inputs} values')
+    return weight, bias

@@ -96,9 +96,15 @@ class InputPolicy:
         :raises ModelError: a field is missing, unknown or of the wrong kind.
         """
         try:
-            return cls(
+            policy = cls(
                 **{**values, 'mean': _triple(values['mean']), 'std': _triple(values['std'])}
             )
+            sizes = policy.height, policy.width, policy.max_side
+            if any(type(size) is not int for size in sizes) or min(sizes[:2]) < 1:
+                raise ValueError('its sizes are no pixels')
+            if not policy.value_range > 0:
+                raise ValueError('its value_range is not above 0')
+            return policy
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f'input policy {dict(values)!r} is not valid: {error}') from error
 

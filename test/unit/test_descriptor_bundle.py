@@ -211,6 +211,22 @@ def test_damaged_bundles_are_refused(tmp_path):
     save_file({k: v for k, v in tensors.items() if 'centres' not in k}, path, metadata)
     with pytest.raises(ModelError, match=r'pooling\.centres'):
         load_bundle(path)
+    policy = json.loads(metadata['input'])
+    for key, value, message in (
+        ('name', 3, 'name is 3'), ('training', [1], r'training is \[1\]'),
+        ('pooling', 'x', "pooling is 'x'"), ('clusters', -1, 'negative dimension'),
+        ('recommended_min_similarity', 'x', "recommended_min_similarity is 'x'"),
+        ('input', None, 'input is None'), ('input', {**policy, 'height': 'x'}, 'no pixels'),
+        ('input', {**policy, 'value_range': None}, "not valid: '>' not supported"),
+        ('pooling', {'kind': 'max', 'grid_hw': 3}, 'non-iterable int'),
+    ):  # fmt: skip
+        save_file(tensors, path, {**metadata, key: json.dumps(value)})
+        with pytest.raises(ModelError, match=message):
+            load_bundle(path)
+    for shape in ((8,), (8, 5), ()):
+        save_file({**tensors, 'whitening.weight': torch.zeros(shape)}, path, metadata)
+        with pytest.raises(ModelError, match=r'whitening has weight and bias of .* for 192 values'):
+            load_bundle(path)
 
 
 # ---------------------------------------------------------------- names
