@@ -17,7 +17,9 @@ deep-visual-geo-localization benchmark are recognised by what they hold.
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
+import shutil
 from typing import Any, Optional
 
 from netvlad_ros.cli.numbers import positive_int
@@ -150,8 +152,7 @@ def _get(args: argparse.Namespace) -> dict[str, object]:
         try:
             if original.suffix == SUFFIX:
                 load_bundle(original)
-                bundle_path.parent.mkdir(parents=True, exist_ok=True)
-                bundle_path.write_bytes(original.read_bytes())
+                _copy(original, bundle_path)
             else:
                 import_file(original, bundle_path, name=args.name, dim=entry.options.get('dim'))
         except ModelError:
@@ -161,6 +162,22 @@ def _get(args: argparse.Namespace) -> dict[str, object]:
         if not args.keep:
             original.unlink()
     return _show(load_bundle(bundle_path), bundle_path)
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copy a bundle, whole or not at all.
+
+    :raises ModelError: it cannot be written.
+    """
+    partial = path.with_name(f'{path.name}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise ModelError(f'cannot write model {str(path)!r}: {error}') from error
 
 
 def _import(args: argparse.Namespace) -> dict[str, object]:

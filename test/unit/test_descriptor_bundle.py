@@ -7,7 +7,9 @@ from dataclasses import replace
 import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import json
+from pathlib import Path
 import re
+import shutil
 import threading
 
 import numpy as np
@@ -292,6 +294,25 @@ def test_get_works_from_a_file_and_verifies(tmp_path):
     assert command('get', 'small', '--registry', good)['model_id'] == saved.model_id
     names = [row['name'] for row in command('list')['models'] if row['path']]
     assert 'small' in names
+
+
+def test_get_leaves_no_half_bundle(tmp_path, monkeypatch):
+    source = tmp_path / 'source.safetensors'
+    saved = save_bundle(source, small_network(), INFO)
+    registry = registry_file(tmp_path, url=source.as_uri())
+
+    def full(path, data):
+        with path.open('wb') as stream:
+            stream.write(data[:100])
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, 'copyfile', lambda a, b: full(b, a.read_bytes()))
+        patched.setattr(Path, 'write_bytes', full)
+        with pytest.raises(ModelError, match=r'cannot write model .*small.*No space left'):
+            command('get', 'small', '--registry', registry)
+    assert not list((cache_folder() / 'models').iterdir())
+    assert command('get', 'small', '--registry', registry)['model_id'] == saved.model_id
 
 
 def test_a_download_that_does_not_convert_is_fetched_again(tmp_path):
